@@ -1,0 +1,69 @@
+//! Why a request may not enter, and when to come back.
+
+use thiserror::Error;
+
+/// A refusal by the gate. `http` turns it into status, type, code and headers by one table.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// Keys are configured and the request carries none.
+    #[error(
+        "this server needs an API key: send it as \"Authorization: Bearer KEY\" \
+         (OPENAI_API_KEY for the official SDKs)"
+    )]
+    MissingKey,
+    /// The request's key is none of the configured ones.
+    #[error("the API key is not one of this server's keys; check it with the server's operator")]
+    InvalidKey,
+    /// The server is shutting down.
+    #[error(
+        "the server is shutting down and takes no new requests; retry, another replica answers"
+    )]
+    Draining {
+        /// When to come back.
+        retry_after_ms: u64,
+    },
+    /// The engine is not running or makes no progress.
+    #[error("the engine is not ready ({reason}); retry later")]
+    NotReady {
+        /// What is wrong.
+        reason: &'static str,
+        /// When to come back.
+        retry_after_ms: u64,
+    },
+    /// As many requests wait as may wait.
+    #[error("the server is overloaded: {waiting} requests wait, at most {limit} may; retry later")]
+    QueueFull {
+        /// Requests that wait.
+        waiting: u32,
+        /// How many may (`--max-num-queued-reqs`).
+        limit: u32,
+        /// Predicted time until there is room.
+        retry_after_ms: u64,
+    },
+    /// As many prompt tokens wait as may wait.
+    #[error(
+        "the server is overloaded: {waiting_tokens} prompt tokens wait, at most {limit} may; \
+         retry later"
+    )]
+    QueuedTokensFull {
+        /// Prompt tokens that wait.
+        waiting_tokens: u64,
+        /// How many may (`--max-num-queued-tokens`).
+        limit: u64,
+        /// Predicted time until there is room.
+        retry_after_ms: u64,
+    },
+}
+
+impl Refusal {
+    /// When a retry can succeed, if it can at all.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match *self {
+            Refusal::MissingKey | Refusal::InvalidKey => None,
+            Refusal::Draining { retry_after_ms }
+            | Refusal::NotReady { retry_after_ms, .. }
+            | Refusal::QueueFull { retry_after_ms, .. }
+            | Refusal::QueuedTokensFull { retry_after_ms, .. } => Some(retry_after_ms),
+        }
+    }
+}

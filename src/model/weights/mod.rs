@@ -1,0 +1,78 @@
+//! Where weights come from: one [`WeightSource`] over safetensors folders, GGUF files and random
+//! numbers. Only Hugging Face tensor names are used outside this module.
+
+mod mapping;
+mod safetensors;
+
+use std::path::{Path, PathBuf};
+
+use crate::backend::HostTensor;
+use crate::model::ModelError;
+
+pub use self::safetensors::SafetensorsWeights;
+
+/// A model's weights, looked up by their Hugging Face names.
+#[derive(Debug)]
+pub enum WeightSource {
+    /// A folder in the Hugging Face layout, or one safetensors file in memory.
+    Safetensors(SafetensorsWeights),
+}
+
+impl WeightSource {
+    /// Maps the safetensors files of `folder` and checks their headers.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming what is missing or malformed.
+    pub fn open_folder(folder: &Path) -> Result<Self, ModelError> {
+        Ok(Self::Safetensors(SafetensorsWeights::open(folder)?))
+    }
+
+    /// The Hugging Face names of the tensors in the files, sorted.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Safetensors(weights) => weights.names().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Whether [`Self::get`] would find this tensor.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Safetensors(weights) => weights.contains(name),
+        }
+    }
+
+    /// The tensor `name`, which has to have this shape (outermost dimension first). Its bytes
+    /// usually are a slice of a mapped file and need not be aligned to its element type.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when it is missing or has another shape.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<HostTensor, ModelError> {
+        let tensor = match self {
+            Self::Safetensors(weights) => weights.get(name)?,
+        };
+        if tensor.shape() != shape {
+            let reason = format!(
+                "has shape {:?}; the model's configuration asks for {shape:?}",
+                tensor.shape()
+            );
+            return Err(ModelError::tensor(self.described_by(), name, reason));
+        }
+        Ok(tensor)
+    }
+
+    /// The weight files and their sizes in bytes.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        match self {
+            Self::Safetensors(weights) => {
+                weights.files().map(|(path, bytes)| (path.to_owned(), bytes)).collect()
+            }
+        }
+    }
+
+    /// The file to look into when a tensor is missing or wrong.
+    pub fn described_by(&self) -> &Path {
+        match self {
+            Self::Safetensors(weights) => weights.described_by(),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The suite: tests through the rooms' public boundaries, one binary.
+#![allow(clippy::unwrap_used)]
+
+mod weights;

@@ -1,9 +1,9 @@
 //! The ops: what a decoder needs of a machine, as one static trait with caller-owned outputs.
 //!
-//! A backend implements about fourteen fused ops over row-major activation buffers ([`Backend::Rows`])
-//! whose memory is reserved at start, so that nothing allocates in a step. Every implementation
-//! passes one conformance suite against a plain reference. A row's result never depends on the
-//! other rows of the step: reductions have a fixed order for each output value.
+//! A backend implements about fourteen fused ops over row-major activation buffers
+//! ([`Backend::Rows`]) whose memory is reserved at start, so that nothing allocates in a step.
+//! Every implementation passes one conformance suite against a plain reference. A row's result
+//! never depends on the other rows of the step: reductions have a fixed order for each output.
 //!
 //! Ops on a stream device only enqueue; their failure surfaces at [`Backend::read`].
 

@@ -34,6 +34,19 @@ pub struct RequestLimits {
     pub default_output_tokens: u32,
 }
 
+/// Bounds of the queue, obeyed by the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Requests that may wait (`--max-num-queued-reqs`).
+    pub requests_max: u32,
+    /// Prompt tokens that may wait (`--max-num-queued-tokens`).
+    pub tokens_max: u64,
+    /// No completed step for this long while work is pending: not ready (R22).
+    pub stall_after: Duration,
+    /// Named to clients while draining.
+    pub drain_retry: Duration,
+}
+
 /// Bounds of the HTTP listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerLimits {
@@ -77,6 +90,17 @@ impl Default for RequestLimits {
             logit_bias_max: 1024,
             metadata_max: 16,
             default_output_tokens: 1024,
+        }
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            requests_max: 1024,
+            tokens_max: 1 << 20,
+            stall_after: Duration::from_secs(10),
+            drain_retry: Duration::from_secs(1),
         }
     }
 }

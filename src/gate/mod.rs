@@ -12,20 +12,8 @@ pub use refusal::Refusal;
 pub use tenant::{Keys, Tenant};
 
 use crate::clock::Time;
+use crate::config::QueueLimits;
 use crate::engine::Load;
-
-/// Bounds of the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Requests that may wait (`--max-num-queued-reqs`).
-    pub requests_max: u32,
-    /// Prompt tokens that may wait (`--max-num-queued-tokens`).
-    pub tokens_max: u64,
-    /// No completed step for this long while work is pending: not ready (R22).
-    pub stall_after: Duration,
-    /// Named to clients while draining.
-    pub drain_retry: Duration,
-}
 
 /// What a request asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,4 +192,78 @@ fn millis(duration: Duration) -> u64 {
 fn retry_after_ms(amount: f64, rate: f64) -> u64 {
     let seconds = if rate > 0.0 { amount / rate } else { 1.0 };
     (seconds.clamp(0.1, 60.0) * 1000.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(requests_max: u32, tokens_max: u64) -> Arc<Gate> {
+        let limits = QueueLimits { requests_max, tokens_max, ..QueueLimits::default() };
+        Arc::new(Gate::new(Keys::new(&[]), limits))
+    }
+
+    fn busy() -> Load {
+        Load { alive: true, requests_per_s: 4.0, prefill_tokens_per_s: 100.0, ..Load::default() }
+    }
+
+    fn demand(prompt_tokens: u32) -> Demand {
+        Demand { prompt_tokens, output_tokens_max: 1 }
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_a_started_request_leaves_it() {
+        let (gate, load) = (gate(2, 1000), busy());
+        let mut first = gate.admit(demand(1), &load, Time(0)).expect("there is room");
+        let second = gate.admit(demand(1), &load, Time(0)).expect("there is room");
+        let refusal = gate.admit(demand(1), &load, Time(0)).expect_err("two wait");
+        assert_eq!(refusal, Refusal::QueueFull { waiting: 2, limit: 2, retry_after_ms: 250 });
+        assert!(gate.precheck(&load, Time(0)).is_err());
+        first.started();
+        first.started();
+        gate.admit(demand(1), &load, Time(0)).expect("one has started");
+        drop((first, second));
+        assert_eq!((gate.open_requests(), gate.waiting_requests()), (0, 0));
+    }
+
+    #[test]
+    fn waiting_prompt_tokens_are_bounded_but_one_long_prompt_may_wait_alone() {
+        let (gate, load) = (gate(10, 100), busy());
+        let long = gate.admit(demand(500), &load, Time(0)).expect("it waits alone");
+        let refusal = gate.admit(demand(1), &load, Time(0)).expect_err("no more tokens");
+        assert!(matches!(refusal, Refusal::QueuedTokensFull { waiting_tokens: 500, .. }));
+        assert_eq!(refusal.retry_after_ms(), Some(4010));
+        drop(long);
+        gate.admit(demand(100), &load, Time(0)).expect("it fits");
+    }
+
+    #[test]
+    fn a_dead_stalled_or_draining_server_is_not_ready() {
+        let gate = gate(1, 1);
+        let dead = gate.ready(&Load::default(), Time(0)).expect_err("no thread");
+        assert!(matches!(dead, Refusal::NotReady { .. }));
+        let minute = Time(60_000_000_000);
+        gate.ready(&busy(), minute).expect("an idle engine completes no steps");
+        let pending = Load { running: 1, ..busy() };
+        assert!(gate.ready(&pending, minute).is_err(), "work is pending and nothing moves");
+        // A device with slow steps is given twenty of them before it counts as stalled.
+        let slow = Load { step_s: 4.0, ..pending };
+        gate.ready(&slow, minute).expect("twenty steps of 4 s have not passed");
+        gate.drain();
+        assert!(matches!(gate.ready(&busy(), minute), Err(Refusal::Draining { .. })));
+    }
+
+    #[test]
+    fn keys_are_compared_whole_and_by_case() {
+        let keys = Keys::new(&["Secret".to_owned(), "other".to_owned()]);
+        assert_eq!(keys.identify(Some("Secret")).expect("known").name(), "default");
+        assert!(keys.identify(Some("other")).is_ok());
+        for wrong in ["secret", "Secre", "Secret ", "SecretSecret"] {
+            assert_eq!(keys.identify(Some(wrong)), Err(Refusal::InvalidKey), "{wrong}");
+        }
+        for missing in [None, Some("")] {
+            assert_eq!(keys.identify(missing), Err(Refusal::MissingKey));
+        }
+        assert!(Keys::new(&[]).identify(Some("anything")).is_ok());
+    }
 }

@@ -233,7 +233,7 @@ impl Metrics {
     pub fn load(&self, load: &LoadFacts) {
         let set = |name, value: f64| gauge(&self.recorder, name, Vec::new()).set(value);
         set("weir_waiting_prompt_tokens", load.waiting_prompt_tokens as f64);
-        set("weir_kv_blocks_total", f64::from(load.blocks_total));
+        set("weir_kv_blocks_limit", f64::from(load.blocks_total));
         set("weir_connections_open", f64::from(load.connections));
         set("weir_ready", f64::from(u8::from(load.ready)));
         set("weir_engine_restarts", f64::from(load.restarts));

@@ -91,7 +91,7 @@ pub const METRICS: &[Metric] = &[
     gauge("weir_requests_waiting", "Requests that wait for their first step or were preempted."),
     gauge("weir_waiting_prompt_tokens", "Prompt tokens not yet computed."),
     gauge("weir_kv_blocks", "KV blocks by state: used, cached, free."),
-    gauge("weir_kv_blocks_total", "All KV blocks."),
+    gauge("weir_kv_blocks_limit", "All KV blocks."),
     gauge("weir_connections_open", "Open connections."),
     gauge("weir_ready", "1 when /readyz answers 200."),
     gauge("weir_engine_restarts", "Restarts of the engine's thread since start."),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
@@ -128,6 +129,11 @@ impl ReplyStream {
     pub async fn next(&mut self) -> Option<Event> {
         let event = self.receiver.recv().await;
         self.note(event)
+    }
+
+    /// [`ReplyStream::next`], for bodies that poll several things.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.receiver.poll_recv(cx).map(|event| self.note(event))
     }
 
     /// The next event if there is one now.

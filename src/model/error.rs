@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::backend::TensorError;
+use crate::backend::{BackendError, TensorError};
 
 /// Why a model cannot be loaded or run. Every message names the file or field, what was found and
 /// what was expected.
@@ -65,6 +65,17 @@ pub enum ModelError {
         /// What to do about it.
         advice: String,
     },
+    /// A setting that does not go with this model.
+    #[error("--{name}: {reason}")]
+    Setting {
+        /// The flag without its dashes.
+        name: &'static str,
+        /// What is wrong with it and what was expected.
+        reason: String,
+    },
+    /// The backend cannot take a tensor or reserve a buffer.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 impl ModelError {

@@ -147,9 +147,6 @@ pub struct MoeNames {
     pub up: &'static str,
     /// Its down projection.
     pub down: &'static str,
-    /// One tensor `[experts, out, in]` for each of gate, up and down instead of one for each
-    /// expert, as GGUF files have it.
-    pub stacked: bool,
 }
 
 impl TensorNames {
@@ -158,13 +155,7 @@ impl TensorNames {
         roots: &["model."],
         fused_qkv: false,
         fused_gate_up: false,
-        moe: MoeNames {
-            block: "mlp",
-            gate: "gate_proj",
-            up: "up_proj",
-            down: "down_proj",
-            stacked: false,
-        },
+        moe: MoeNames { block: "mlp", gate: "gate_proj", up: "up_proj", down: "down_proj" },
     };
 }
 

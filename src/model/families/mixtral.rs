@@ -27,8 +27,7 @@ pub(super) fn mixtral(fields: Fields, max_model_len: Option<u32>) -> Result<Mode
         layer.window_tokens = window;
         layer.mlp = MlpSpec::Moe { experts, width, params };
     }
-    spec.names.moe =
-        MoeNames { block: "block_sparse_moe", gate: "w1", up: "w3", down: "w2", stacked: false };
+    spec.names.moe = MoeNames { block: "block_sparse_moe", gate: "w1", up: "w3", down: "w2" };
     spec.ropes = vec![rope::from_fields(&mut fields, base, 1_000_000.0)?];
     fields.finish(spec.architecture)?;
     Ok(spec)

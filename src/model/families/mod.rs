@@ -87,6 +87,15 @@ pub fn spec(config: &Value, max_model_len: Option<u32>) -> Result<ModelSpec, Mod
     Ok(spec)
 }
 
+/// The end-of-sequence tokens that generation_config.json names.
+///
+/// # Errors
+/// [`ModelError::Config`] when they are no token ids.
+pub fn eos(generation_config: &Value) -> Result<Vec<TokenId>, ModelError> {
+    let ids = Fields::new(generation_config)?.u32s("eos_token_id", VOCAB_SIZE_MAX)?;
+    Ok(ids.into_iter().map(TokenId).collect())
+}
+
 /// Reads the fields that all families share. The layers are dense with full attention, the scale
 /// is that of the head size, and there is no rope yet.
 fn read(

@@ -1,6 +1,8 @@
 //! What each family reads, and what it refuses. The arithmetic is tested against the reference's
 //! logits in `tests/suite/golden`.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Value, json};
 
 use super::*;

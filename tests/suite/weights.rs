@@ -1,5 +1,7 @@
 //! Weight files: what is read, and what is refused in which words.
 
+mod gguf;
+mod gguf_file;
 mod safetensors;
 
 use std::path::{Path, PathBuf};

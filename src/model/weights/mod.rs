@@ -1,6 +1,7 @@
 //! Where weights come from: one [`WeightSource`] over safetensors folders, GGUF files and random
 //! numbers. Only Hugging Face tensor names are used outside this module.
 
+mod gguf;
 mod mapping;
 mod safetensors;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::backend::HostTensor;
 use crate::model::ModelError;
 
+pub use self::gguf::{GgufFacts, GgufVocabulary, GgufWeights, NameMap, Place};
 pub use self::safetensors::SafetensorsWeights;
 
 /// A model's weights, looked up by their Hugging Face names.
@@ -16,6 +18,8 @@ pub use self::safetensors::SafetensorsWeights;
 pub enum WeightSource {
     /// A folder in the Hugging Face layout, or one safetensors file in memory.
     Safetensors(SafetensorsWeights),
+    /// A GGUF file.
+    Gguf(Box<GgufWeights>),
 }
 
 impl WeightSource {
@@ -27,10 +31,27 @@ impl WeightSource {
         Ok(Self::Safetensors(SafetensorsWeights::open(folder)?))
     }
 
-    /// The Hugging Face names of the tensors in the files, sorted.
+    /// Maps a GGUF file and checks everything in it but the tensors' values.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming what is missing, malformed or unsupported.
+    pub fn open_gguf(path: &Path) -> Result<Self, ModelError> {
+        Ok(Self::Gguf(Box::new(GgufWeights::open(path)?)))
+    }
+
+    /// The GGUF file, when the weights are in one: it also has the configuration and vocabulary.
+    pub fn gguf(&self) -> Option<&GgufWeights> {
+        match self {
+            Self::Gguf(weights) => Some(weights),
+            Self::Safetensors(_) => None,
+        }
+    }
+
+    /// The Hugging Face names of the tensors in the files.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Safetensors(weights) => weights.names().map(str::to_owned).collect(),
+            Self::Gguf(weights) => weights.names().collect(),
         }
     }
 
@@ -38,6 +59,7 @@ impl WeightSource {
     pub fn contains(&self, name: &str) -> bool {
         match self {
             Self::Safetensors(weights) => weights.contains(name),
+            Self::Gguf(weights) => weights.contains(name),
         }
     }
 
@@ -49,6 +71,7 @@ impl WeightSource {
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<HostTensor, ModelError> {
         let tensor = match self {
             Self::Safetensors(weights) => weights.get(name)?,
+            Self::Gguf(weights) => weights.get(name)?,
         };
         if tensor.shape() != shape {
             let reason = format!(
@@ -66,6 +89,7 @@ impl WeightSource {
             Self::Safetensors(weights) => {
                 weights.files().map(|(path, bytes)| (path.to_owned(), bytes)).collect()
             }
+            Self::Gguf(weights) => vec![(weights.path().to_owned(), weights.file_bytes())],
         }
     }
 
@@ -73,6 +97,7 @@ impl WeightSource {
     pub fn described_by(&self) -> &Path {
         match self {
             Self::Safetensors(weights) => weights.described_by(),
+            Self::Gguf(weights) => weights.path(),
         }
     }
 }

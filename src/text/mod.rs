@@ -8,6 +8,19 @@ use thiserror::Error;
 
 use crate::ids::TokenId;
 
+mod decoder;
+mod detokenize;
+mod mark;
+mod python;
+mod stop;
+mod template;
+mod tokenizer;
+
+pub use detokenize::Detokenizer;
+use mark::SpecialStrings;
+use template::ChatTemplate;
+use tokenizer::Tokenizer;
+
 /// Why text could not be turned into tokens, or the other way round.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum TextError {
@@ -124,8 +137,10 @@ pub struct ChatInput {
 /// A rendered prompt. Special tokens that stood in message contents are still marked as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    // Private fields: the text helper's.
+    /// The prompt with marks.
     text: String,
+    /// The character that breaks special tokens in message contents, if there is any.
+    mark: Option<char>,
 }
 
 /// How a [`Detokenizer`] treats its tokens.
@@ -148,13 +163,14 @@ pub struct Piece {
     pub stopped: Option<usize>,
 }
 
-/// Turns one choice's tokens into text, token by token.
-#[derive(Debug)]
-pub struct Detokenizer {}
-
 /// A model's tokenizer and chat template. Shared by all requests.
 #[derive(Debug)]
-pub struct Text {}
+pub struct Text {
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    eos: Option<TokenId>,
+    info: Map<String, Value>,
+}
 
 impl Text {
     /// Reads a tokenizer. `template` overrides the model's own chat template.
@@ -162,34 +178,83 @@ impl Text {
     /// # Errors
     /// [`TextError::Tokenizer`] or [`TextError::Template`] naming what is wrong in which file.
     pub fn open(
-        _source: TokenizerSource,
-        _template: Option<String>,
-        _limits: TextLimits,
+        source: TokenizerSource,
+        template: Option<String>,
+        limits: TextLimits,
     ) -> Result<Self, TextError> {
-        todo!()
+        let (tokenizer, mut info, own_template) = match source {
+            TokenizerSource::HuggingFace {
+                tokenizer_json,
+                tokenizer_config,
+                special_tokens_map,
+                chat_template,
+            } => {
+                let mut info = parse_object("tokenizer_config.json", tokenizer_config)?;
+                let map = parse_object("special_tokens_map.json", special_tokens_map)?;
+                let roles = tokenizer::special_roles(&info, &map);
+                let tokenizer = Tokenizer::hugging_face(&tokenizer_json, &info, &roles)?;
+                info.extend(roles);
+                (tokenizer, info, chat_template)
+            }
+            TokenizerSource::Vocabulary(_) => {
+                let message = "tokenizers inside GGUF files are not supported yet";
+                return Err(TextError::Tokenizer(message.to_owned()));
+            }
+            TokenizerSource::Bytes { vocab_size } => {
+                (Tokenizer::bytes(vocab_size), Map::new(), None)
+            }
+        };
+        if let Some(source) = template.or(own_template) {
+            info.insert("chat_template".to_owned(), Value::from(source));
+        }
+        let roles = tokenizer::special_roles(&info, &Map::new());
+        let eos = roles.get("eos_token").and_then(Value::as_str);
+        let eos = eos.and_then(|token| tokenizer.id_of(token));
+        let template = match info.get("chat_template") {
+            None | Some(Value::Null) => None,
+            Some(source) => {
+                let special = SpecialStrings::new(tokenizer.special());
+                Some(ChatTemplate::new(source, roles, special, limits)?)
+            }
+        };
+        Ok(Self { tokenizer, template, eos, info })
     }
 
     /// Ids are below this; may be smaller than the model's logits row.
     pub fn vocab_size(&self) -> u32 {
-        todo!()
+        self.tokenizer.table().len()
     }
 
     /// The tokenizer's own end-of-sequence token.
     pub fn eos(&self) -> Option<TokenId> {
-        todo!()
+        self.eos
     }
 
     /// `tokenizer_config.json` (or its equivalent made from a GGUF file), for `/tokenizer_info`.
     pub fn info(&self) -> Map<String, Value> {
-        todo!()
+        self.info.clone()
     }
 
-    /// Renders messages with the chat template.
+    /// Bytes of the longest token.
+    pub fn longest_token_bytes(&self) -> usize {
+        self.tokenizer.table().longest_bytes()
+    }
+
+    /// At least how many tokens a text of `bytes` bytes has, so that a text that is far too long
+    /// can be refused before it is tokenised. 0 where nothing can be said: the tokenizer may drop
+    /// characters, or make one unknown token of many.
+    pub fn min_tokens(&self, bytes: usize) -> usize {
+        self.tokenizer.min_tokens(bytes)
+    }
+
+    /// Renders messages with the chat template. Contents may be strings or lists of parts; where
+    /// the template reads strings only, text parts are joined by newlines. Values may hold the
+    /// strings of special tokens, which then stay text, unlike those that the template writes.
     ///
     /// # Errors
-    /// [`TextError`].
-    pub fn render(&self, _chat: &ChatInput) -> Result<Rendered, TextError> {
-        todo!()
+    /// [`TextError::NoTemplate`], [`TextError::Template`], [`TextError::TemplateLimit`].
+    pub fn render(&self, chat: &ChatInput) -> Result<Rendered, TextError> {
+        self.template.as_ref().ok_or(TextError::NoTemplate)?.render(chat)
     }
 
     /// Tokens of a rendered prompt: special tokens of the template are tokens, those inside
@@ -197,8 +262,11 @@ impl Text {
     ///
     /// # Errors
     /// [`TextError`].
-    pub fn encode_rendered(&self, _rendered: &Rendered) -> Result<Vec<TokenId>, TextError> {
-        todo!()
+    pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<TokenId>, TextError> {
+        match rendered.mark {
+            None => self.tokenizer.encode(&rendered.text, false),
+            Some(mark) => self.tokenizer.encode_marked(&rendered.text, mark),
+        }
     }
 
     /// Tokens of plain text. `add_special_tokens` adds what the tokenizer's post-processor adds
@@ -207,59 +275,54 @@ impl Text {
     ///
     /// # Errors
     /// [`TextError`].
-    pub fn encode(
-        &self,
-        _text: &str,
-        _add_special_tokens: bool,
-    ) -> Result<Vec<TokenId>, TextError> {
-        todo!()
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<TokenId>, TextError> {
+        self.tokenizer.encode(text, add_special_tokens)
     }
 
     /// Text of tokens; invalid UTF-8 becomes U+FFFD.
     ///
     /// # Errors
     /// [`TextError::UnknownToken`].
-    pub fn decode(&self, _tokens: &[TokenId], _skip_special: bool) -> Result<String, TextError> {
-        todo!()
+    pub fn decode(&self, tokens: &[TokenId], skip_special: bool) -> Result<String, TextError> {
+        self.tokenizer.table().decode(tokens, skip_special)
     }
 
     /// The bytes that a token stands for inside a text; empty for ids without text.
-    pub fn token_bytes(&self, _token: TokenId) -> Vec<u8> {
-        todo!()
+    pub fn token_bytes(&self, token: TokenId) -> Vec<u8> {
+        self.tokenizer.table().bytes(token).to_vec()
     }
 
     /// Whether the token is a special one (control token).
-    pub fn is_special(&self, _token: TokenId) -> bool {
-        todo!()
+    pub fn is_special(&self, token: TokenId) -> bool {
+        self.tokenizer.table().is_special(token)
     }
 
     /// Starts a choice's text. `prompt` gives the left context that some tokenizers need to
     /// decode the first tokens right (leading spaces).
     pub fn detokenizer(
         self: &Arc<Self>,
-        _prompt: &[TokenId],
-        _options: DetokenizerOptions,
+        prompt: &[TokenId],
+        options: DetokenizerOptions,
     ) -> Detokenizer {
-        todo!()
+        Detokenizer::new(Arc::clone(self.tokenizer.table()), prompt, &options)
     }
 }
 
 impl Rendered {
     /// The prompt as the model sees it.
     pub fn text(&self) -> String {
-        todo!()
+        match self.mark {
+            Some(mark) => self.text.replace(mark, ""),
+            None => self.text.clone(),
+        }
     }
 }
 
-impl Detokenizer {
-    /// Adds a token. After a stop string was met, nothing more comes.
-    pub fn push(&mut self, _token: TokenId) -> Piece {
-        todo!()
-    }
-
-    /// The choice has ended: gives what was held back (an unfinished stop string; an incomplete
-    /// UTF-8 sequence as U+FFFD).
-    pub fn finish(&mut self) -> String {
-        todo!()
-    }
+fn parse_object(file: &str, content: Option<Vec<u8>>) -> Result<Map<String, Value>, TextError> {
+    let Some(content) = content else { return Ok(Map::new()) };
+    serde_json::from_slice(&content)
+        .map_err(|error| TextError::Tokenizer(format!("{file}: {error}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,12 @@ use crate::ids::TokenId;
 mod decoder;
 mod detokenize;
 mod mark;
+mod pre_tokenizer;
 mod python;
 mod stop;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 pub use detokenize::Detokenizer;
 use mark::SpecialStrings;
@@ -196,9 +198,9 @@ impl Text {
                 info.extend(roles);
                 (tokenizer, info, chat_template)
             }
-            TokenizerSource::Vocabulary(_) => {
-                let message = "tokenizers inside GGUF files are not supported yet";
-                return Err(TextError::Tokenizer(message.to_owned()));
+            TokenizerSource::Vocabulary(vocabulary) => {
+                let (tokenizer, info) = vocabulary.open()?;
+                (tokenizer, info, None)
             }
             TokenizerSource::Bytes { vocab_size } => {
                 (Tokenizer::bytes(vocab_size), Map::new(), None)

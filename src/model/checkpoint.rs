@@ -5,10 +5,16 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::ModelError;
-use super::weights::WeightSource;
+use super::families;
+use super::spec::ModelSpec;
+use super::weights::{GgufFacts, WeightSource};
+use crate::backend::NormKind;
 
 /// Largest accepted config.json or generation_config.json; the largest known has 0.1 MiB.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// The tensor by which a GGUF file divides rope frequencies.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// A model that was found and not yet loaded.
 #[derive(Debug)]
@@ -36,6 +42,57 @@ impl Checkpoint {
         let weights = WeightSource::open_folder(folder)?;
         Ok(Self { name: name_of(folder), config, generation_config, weights })
     }
+
+    /// Opens a GGUF file, which has its configuration inside.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the key or tensor that is missing, malformed or not supported.
+    pub fn open_gguf(path: &Path) -> Result<Self, ModelError> {
+        let weights = WeightSource::open_gguf(path)?;
+        let config = weights.gguf().map(|gguf| gguf.config().clone()).unwrap_or_default();
+        Ok(Self { name: name_of(path), config, generation_config: None, weights })
+    }
+
+    /// What the model is: its configuration, the end-of-sequence tokens of both configuration
+    /// files, and how the weight file differs from the Hugging Face form. `context_tokens_max` is
+    /// the longest context that will be run, where that is less than what the model is made for.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the field or tensor that is wrong or not supported.
+    pub fn spec(&self, context_tokens_max: Option<u32>) -> Result<ModelSpec, ModelError> {
+        let mut spec = families::spec(&self.config, context_tokens_max)?;
+        if let Some(generation) = &self.generation_config {
+            spec.eos.extend(families::eos(generation)?);
+            spec.eos.sort_unstable();
+            spec.eos.dedup();
+        }
+        if let Some(gguf) = self.weights.gguf() {
+            obey(gguf.facts(), &mut spec).map_err(|reason| {
+                ModelError::tensor(self.weights.described_by(), ROPE_FACTORS, reason)
+            })?;
+        }
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+/// Changes a spec to how a GGUF file stores the same model; says what is wrong with the factors.
+fn obey(facts: &GgufFacts, spec: &mut ModelSpec) -> Result<(), String> {
+    if facts.norms_include_offset {
+        spec.norm = NormKind::Plain;
+    }
+    for rope in &mut spec.ropes {
+        rope.interleaved = facts.rope_interleaved;
+        let Some(factors) = &facts.rope_factors else { continue };
+        if factors.len() != rope.inv_freq.len() {
+            let (found, expected) = (factors.len(), rope.inv_freq.len());
+            return Err(format!("has {found} values; the model's heads ask for {expected}"));
+        }
+        for (freq, factor) in rope.inv_freq.iter_mut().zip(factors) {
+            *freq /= factor;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a JSON file of bounded size.

@@ -94,7 +94,7 @@ pub fn open<B: Backend>(
     backend: B,
     clock: Arc<dyn Clock>,
 ) -> Result<Opened<B>, ModelError> {
-    let spec = spec_of(checkpoint, options.context_tokens_max)?;
+    let spec = checkpoint.spec(options.context_tokens_max)?;
     let context_tokens = context(&spec, options.context_tokens_max)?;
     let (parameters, inventory) = Parameters::load(&backend, &spec, &checkpoint.weights)?;
     let demand = KvDemand {
@@ -127,24 +127,6 @@ pub fn open<B: Backend>(
     let decoder = Decoder { spec, parameters };
     let runner = Runner::new(backend, clock, decoder, scratch, state, limits);
     Ok(Opened { runner, info })
-}
-
-/// The checkpoint's spec, with the end-of-sequence tokens of both configuration files.
-///
-/// # Errors
-/// [`ModelError`] naming the field that is wrong or not supported.
-pub fn spec_of(
-    checkpoint: &Checkpoint,
-    context_tokens_max: Option<u32>,
-) -> Result<ModelSpec, ModelError> {
-    let mut spec = families::spec(&checkpoint.config, context_tokens_max)?;
-    if let Some(generation) = &checkpoint.generation_config {
-        spec.eos.extend(families::eos(generation)?);
-        spec.eos.sort_unstable();
-        spec.eos.dedup();
-        spec.check()?;
-    }
-    Ok(spec)
 }
 
 fn context(spec: &ModelSpec, asked: Option<u32>) -> Result<u32, ModelError> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::checkpoint::ROPE_FACTORS;
 use super::error::ModelError;
 use super::spec::{EmbeddingScale, MlpSpec, ModelSpec};
 use super::weights::WeightSource;
@@ -267,9 +268,10 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// Tensors that nobody took and that are not known to be redundant.
     fn unused(&self) -> Vec<String> {
         let redundant = |name: &str| {
-            // Frequencies follow from the configuration; a tied head repeats the embedding; images
+            // Frequencies follow from the configuration or were read with it; a tied head repeats the embedding; images
             // are refused where requests are read.
             name.ends_with("rotary_emb.inv_freq")
+                || name == ROPE_FACTORS
                 || (self.spec.tied_embeddings && name.ends_with("lm_head.weight"))
                 || (self.spec.names.roots.len() > 1
                     && (name.contains("vision_tower.") || name.contains("multi_modal_projector.")))

@@ -1,7 +1,9 @@
 //! Weight files: what is read, and what is refused in which words.
 
+mod dummy;
 mod gguf;
 mod gguf_file;
+mod hostile;
 mod safetensors;
 
 use std::path::{Path, PathBuf};

@@ -53,6 +53,9 @@ pub struct GgufWeights {
     vocabulary: Option<GgufVocabulary>,
 }
 
+/// Tensors that say how to rotate, and are no weights.
+const ROPE_TENSORS: [&str; 3] =
+    ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 /// Longest `general.name` and `general.type`.
 const NAME_BYTES_MAX: u64 = 4096;
 
@@ -72,12 +75,13 @@ impl GgufWeights {
     pub fn from_bytes(path: impl Into<PathBuf>, file: Bytes) -> Result<Self, ModelError> {
         let contents = Contents::read(path.into(), file)?;
         refuse_partial(&contents)?;
+        let name = contents.metadata.string("general.name", NAME_BYTES_MAX)?;
         let (family, architecture) = Family::of(&contents.metadata)?;
-        let vocabulary = vocabulary::read(&contents.metadata)?;
+        let vocabulary = vocabulary::read(&contents)?;
         let ends = vocabulary::end_tokens(&contents.metadata, vocabulary.as_ref())?;
         let config = config::of(&contents, family, &architecture, &ends)?;
         let facts = GgufFacts {
-            name: contents.metadata.string("general.name", NAME_BYTES_MAX)?,
+            name,
             rope_interleaved: family.rope_interleaved(),
             norms_include_offset: family.norms_include_offset(),
             rope_factors: contents.floats("rope_freqs.weight")?,
@@ -107,9 +111,11 @@ impl GgufWeights {
     }
 
     /// The Hugging Face names of the tensors, in the order of the file's own sorted names. Tensors
-    /// that have none keep their GGUF name.
+    /// that have none keep their GGUF name; those that became facts or configuration are left out.
     pub fn names(&self) -> impl Iterator<Item = String> {
-        self.contents.tensors.iter().flat_map(|(name, entry)| {
+        let weights =
+            self.contents.tensors.iter().filter(|(name, _)| !ROPE_TENSORS.contains(&name.as_str()));
+        weights.flat_map(|(name, entry)| {
             self.names.hugging_face(name, entry.shape.first().copied().unwrap_or(1))
         })
     }

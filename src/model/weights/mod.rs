@@ -1,6 +1,7 @@
 //! Where weights come from: one [`WeightSource`] over safetensors folders, GGUF files and random
 //! numbers. Only Hugging Face tensor names are used outside this module.
 
+mod dummy;
 mod gguf;
 mod mapping;
 mod safetensors;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::backend::HostTensor;
 use crate::model::ModelError;
 
+pub use self::dummy::DummyWeights;
 pub use self::gguf::{GgufFacts, GgufVocabulary, GgufWeights, NameMap, Place};
 pub use self::safetensors::SafetensorsWeights;
 
@@ -20,6 +22,8 @@ pub enum WeightSource {
     Safetensors(SafetensorsWeights),
     /// A GGUF file.
     Gguf(Box<GgufWeights>),
+    /// Random numbers.
+    Dummy(DummyWeights),
 }
 
 impl WeightSource {
@@ -43,23 +47,25 @@ impl WeightSource {
     pub fn gguf(&self) -> Option<&GgufWeights> {
         match self {
             Self::Gguf(weights) => Some(weights),
-            Self::Safetensors(_) => None,
+            Self::Safetensors(_) | Self::Dummy(_) => None,
         }
     }
 
-    /// The Hugging Face names of the tensors in the files.
+    /// The Hugging Face names of the tensors in the files; none for random weights.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Safetensors(weights) => weights.names().map(str::to_owned).collect(),
             Self::Gguf(weights) => weights.names().collect(),
+            Self::Dummy(_) => Vec::new(),
         }
     }
 
-    /// Whether [`Self::get`] would find this tensor.
+    /// Whether [`Self::get`] would find this tensor; random weights have every tensor.
     pub fn contains(&self, name: &str) -> bool {
         match self {
             Self::Safetensors(weights) => weights.contains(name),
             Self::Gguf(weights) => weights.contains(name),
+            Self::Dummy(_) => true,
         }
     }
 
@@ -72,12 +78,17 @@ impl WeightSource {
         let tensor = match self {
             Self::Safetensors(weights) => weights.get(name)?,
             Self::Gguf(weights) => weights.get(name)?,
+            Self::Dummy(weights) => weights.get(name, shape)?,
         };
         if tensor.shape() != shape {
             let reason = format!(
                 "has shape {:?}; the model's configuration asks for {shape:?}",
                 tensor.shape()
             );
+            let name = match tensor.name() {
+                same if same == name => name.to_owned(),
+                other => format!("{name} ({other})"),
+            };
             return Err(ModelError::tensor(self.described_by(), name, reason));
         }
         Ok(tensor)
@@ -90,6 +101,7 @@ impl WeightSource {
                 weights.files().map(|(path, bytes)| (path.to_owned(), bytes)).collect()
             }
             Self::Gguf(weights) => vec![(weights.path().to_owned(), weights.file_bytes())],
+            Self::Dummy(_) => Vec::new(),
         }
     }
 
@@ -98,6 +110,7 @@ impl WeightSource {
         match self {
             Self::Safetensors(weights) => weights.described_by(),
             Self::Gguf(weights) => weights.path(),
+            Self::Dummy(_) => Path::new(dummy::PLACE),
         }
     }
 }

@@ -89,10 +89,13 @@ fn common(keys: &mut Keys<'_>, map: &mut Map<String, Value>) -> Result<Sizes, Mo
     let layers = keys.needed("block_count")?;
     let hidden = keys.needed("embedding_length")?;
     let heads = keys.needed("attention.head_count")?;
-    let kv_heads = keys.uniform("attention.head_count_kv")?.unwrap_or(heads);
+    let kv_heads = match keys.uniform("attention.head_count_kv")? {
+        Some(0) => return Err(keys.fail("attention.head_count_kv", "is 0, expected at least 1")),
+        given => given.unwrap_or(heads),
+    };
     let head_dim = match keys.u32("attention.key_length")? {
         Some(head_dim) => head_dim,
-        None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+        None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             let reason = format!("is missing, and {heads} heads do not divide {hidden}");
             return Err(keys.fail("attention.key_length", reason));
@@ -263,9 +266,7 @@ fn gemma(
         map.insert("final_logit_softcapping".into(), json!(cap));
     }
     let scalar = match sizes {
-        Sizes { layers, hidden, heads, .. } if layers == large_layers && heads > 0 => {
-            hidden / heads
-        }
+        Sizes { layers, hidden, heads, .. } if layers == large_layers => hidden / heads,
         Sizes { head_dim, .. } => head_dim,
     };
     map.insert("query_pre_attn_scalar".into(), json!(scalar));
@@ -328,8 +329,13 @@ impl Keys<'_> {
         }
     }
 
+    /// A size, which has to be there and not 0.
     fn needed(&mut self, name: &str) -> Result<u32, ModelError> {
-        self.uniform(name)?.ok_or_else(|| self.fail(name, "is missing"))
+        match self.uniform(name)? {
+            Some(0) => Err(self.fail(name, "is 0, expected at least 1")),
+            Some(value) => Ok(value),
+            None => Err(self.fail(name, "is missing")),
+        }
     }
 
     /// Which layers are local: by the file's pattern, a list or a number, else by `pattern`.

@@ -68,8 +68,10 @@ impl Metadata {
     ) -> Result<Self, ModelError> {
         let most = (cursor.remaining() / ENTRY_BYTES_MIN).min(KEYS_MAX);
         if count > most {
-            let reason =
-                format!("says that it has {count} metadata keys; at most {most} can be there");
+            let left = cursor.remaining();
+            let reason = format!(
+                "says that it has {count} metadata keys; the {left} bytes left have room for {most}"
+            );
             return Err(cursor.fail(reason));
         }
         let mut entries = BTreeMap::new();
@@ -240,7 +242,8 @@ impl Entry {
         if number != ARRAY {
             let kind = Kind::of(number, &what, cursor)?;
             let start = cursor.at();
-            kind.skip(&what, cursor)?;
+            let value = kind.skip(&what, cursor)?;
+            kind.check(value, &what, cursor)?;
             return Ok(Self { kind, count: None, range: start..cursor.at() });
         }
         let number = cursor.u32(&what)?;
@@ -257,7 +260,8 @@ impl Entry {
         let start = cursor.at();
         match kind.bytes() {
             Some(_) => {
-                cursor.bytes(count * size, &what)?;
+                let values = cursor.bytes(count * size, &what)?;
+                kind.check(values, &what, cursor)?;
             }
             None => {
                 for _ in 0..count {
@@ -311,12 +315,22 @@ impl Kind {
         })
     }
 
-    fn skip(self, what: &str, cursor: &mut Cursor<'_>) -> Result<(), ModelError> {
+    /// Refuses bytes that are no value of this type, which only truth values have.
+    fn check(self, values: &[u8], what: &str, cursor: &Cursor<'_>) -> Result<(), ModelError> {
+        match values.iter().find(|&&byte| byte > 1) {
+            Some(byte) if self == Self::Bool => {
+                Err(cursor.fail(format!("{what} is a bool of {byte}, expected 0 or 1")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn skip<'a>(self, what: &str, cursor: &mut Cursor<'a>) -> Result<&'a [u8], ModelError> {
         let len = match self.bytes() {
             Some(len) => len as u64,
             None => cursor.u64(what)?,
         };
-        cursor.bytes(len, what).map(|_| ())
+        cursor.bytes(len, what)
     }
 }
 

@@ -55,7 +55,9 @@ pub(super) fn read(
     let alignment = alignment(metadata)?;
     let most = (cursor.remaining() / ENTRY_BYTES_MIN).min(TENSORS_MAX);
     if count > most {
-        let reason = format!("says that it has {count} tensors; at most {most} can be there");
+        let left = cursor.remaining();
+        let reason =
+            format!("says that it has {count} tensors; the {left} bytes left have room for {most}");
         return Err(cursor.fail(reason));
     }
     let mut table = Vec::new();

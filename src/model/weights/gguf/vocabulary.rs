@@ -1,5 +1,6 @@
 //! The tokenizer tables of a GGUF file, as plain data.
 
+use super::contents::Contents;
 use super::metadata::Metadata;
 use crate::model::ModelError;
 
@@ -58,7 +59,8 @@ pub struct GgufVocabulary {
 ///
 /// # Errors
 /// [`ModelError::File`] naming the key of the wrong type or size.
-pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufVocabulary>, ModelError> {
+pub(super) fn read(contents: &Contents) -> Result<Option<GgufVocabulary>, ModelError> {
+    let metadata = &contents.metadata;
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let Some(tokens) = metadata.strings(&key("tokens"))? else { return Ok(None) };
     let model = metadata.string(&key("model"), NAME_BYTES_MAX)?;
@@ -81,7 +83,20 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufVocabulary>, ModelE
         chat_template: metadata.string("tokenizer.chat_template", TEMPLATE_BYTES_MAX)?,
         tokens,
     };
+    check(contents, &vocabulary)?;
+    Ok(Some(vocabulary))
+}
+
+/// The tables have to fit each other and the embedding table.
+fn check(contents: &Contents, vocabulary: &GgufVocabulary) -> Result<(), ModelError> {
+    let metadata = &contents.metadata;
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
     let count = vocabulary.tokens.len();
+    let rows = contents.shape("token_embd.weight").and_then(<[usize]>::first);
+    if let Some(rows) = rows.filter(|&&rows| rows != count) {
+        let reason = format!("has {count} tokens, but token_embd.weight has {rows} rows");
+        return Err(metadata.fail(&key("tokens"), reason));
+    }
     for (name, len) in [("scores", vocabulary.scores.len()), ("token_type", vocabulary.types.len())]
     {
         if len != 0 && len != count {
@@ -100,7 +115,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufVocabulary>, ModelE
             return Err(metadata.fail(&key(name), reason));
         }
     }
-    Ok(Some(vocabulary))
+    Ok(())
 }
 
 /// Every token that ends a sequence, ascending: those that the file names, and those known to end

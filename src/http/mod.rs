@@ -1,6 +1,12 @@
 //! Bytes to typed requests and back: HTTP and OpenAI's JSON; nothing of tensors.
 
+mod ask;
+mod body;
+mod error;
+mod fields;
 pub mod listener;
+mod messages;
+mod parameters;
 mod shutdown;
 mod state;
 

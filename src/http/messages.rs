@@ -90,8 +90,8 @@ fn message(item: Value, path: &str, limits: &RequestLimits) -> Result<Value, Inv
             return Err(wrong_value(fields.path(name), "only an assistant's message has it"));
         }
     }
-    match content.or(refusal) {
-        Some(text) => out.insert("content".to_owned(), Value::String(text)),
+    match content.or(refusal.map(Value::String)) {
+        Some(content) => out.insert("content".to_owned(), content),
         None if !tool_calls.is_empty() => out.insert("content".to_owned(), Value::Null),
         None => return Err(missing(content_path)),
     };
@@ -127,10 +127,10 @@ fn tool_result(
     }
 }
 
-/// Text, or text parts joined by line breaks (as vLLM does for templates that expect a string).
-fn content(value: Value, path: &str, limits: &RequestLimits) -> Result<String, Invalid> {
+/// Text, or text parts; templates that read strings only get the parts joined, by the text room.
+fn content(value: Value, path: &str, limits: &RequestLimits) -> Result<Value, Invalid> {
     let parts = match value {
-        Value::String(text) => return Ok(text),
+        Value::String(_) => return Ok(value),
         Value::Array(parts) => parts,
         other => {
             return Err(wrong_type(path.into(), "a string or an array of text parts", &other));
@@ -141,10 +141,10 @@ fn content(value: Value, path: &str, limits: &RequestLimits) -> Result<String, I
     }
     let indexed = parts.into_iter().enumerate();
     let texts = indexed.map(|(i, part)| text_part(part, &format!("{path}[{i}]")));
-    Ok(texts.collect::<Result<Vec<String>, Invalid>>()?.join("\n"))
+    Ok(Value::Array(texts.collect::<Result<_, Invalid>>()?))
 }
 
-fn text_part(part: Value, path: &str) -> Result<String, Invalid> {
+fn text_part(part: Value, path: &str) -> Result<Value, Invalid> {
     let Value::Object(map) = part else { return Err(wrong_type(path.into(), "an object", &part)) };
     let kind = match map.get("type") {
         Some(Value::String(kind)) => kind.clone(),
@@ -164,7 +164,8 @@ fn text_part(part: Value, path: &str) -> Result<String, Invalid> {
         (fields.string("text", usize::MAX)?, fields.string("refusal", usize::MAX)?);
     let path = fields.path(&kind);
     fields.finish();
-    text.or(refusal).ok_or_else(|| missing(path))
+    let text = text.or(refusal).ok_or_else(|| missing(path))?;
+    Ok(json!({ "type": "text", "text": text }))
 }
 
 /// An assistant's earlier tool calls. Arguments that are a JSON object are given to the template

@@ -1,0 +1,72 @@
+//! From an admitted request to an HTTP answer, whole or streamed; and small JSON answers.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{HeaderValue, Response, header};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::ask::Ask;
+use super::error::ApiError;
+use super::form::{Form, Wishes};
+use super::generation::{Detail, Generation, Prompt};
+use super::prompt::Encoded;
+use super::route::Call;
+use super::state::ModelCard;
+use super::stream::{self, EventStream};
+
+/// Admits, submits and answers.
+///
+/// # Errors
+/// Whatever happens before the answer's head is sent.
+pub(super) async fn generate(
+    call: Call,
+    ask: &Ask,
+    prompts: Vec<Prompt>,
+    detail: Detail,
+    wishes: Wishes,
+) -> Result<Response<Body>, ApiError> {
+    let state = &call.state;
+    let account = Arc::clone(call.account.as_ref().expect("the route generates"));
+    let mut generation = Generation::start(state, account, call.tenant(), ask, prompts, detail)?;
+    let form = Form::new(state, wishes, generation.choices());
+    if wishes.stream.is_none() {
+        return Ok(json_bytes(stream::whole(generation, form).await?));
+    }
+    let patience = state.keep_alive_interval;
+    let first = stream::first_step(&mut generation, patience).await?;
+    let events = EventStream::new(generation, form, first, patience);
+    let mut response = Response::new(Body::new(events));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies of the nginx family hold an answer back without this.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// A prompt as the `render` routes show it.
+pub(super) fn rendered(encoded: &Encoded, model: &ModelCard) -> Value {
+    let token_ids: Vec<u32> = encoded.tokens.iter().map(|token| token.0).collect();
+    json!({
+        "model": model.name(),
+        "prompt": encoded.text,
+        "token_ids": token_ids,
+        "count": token_ids.len(),
+        "max_model_len": model.max_model_len,
+    })
+}
+
+/// A JSON answer.
+pub(super) fn json(value: &impl Serialize) -> Response<Body> {
+    json_bytes(serde_json::to_vec(value).expect("values with string keys are JSON"))
+}
+
+/// An answer that is JSON already.
+fn json_bytes(bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

@@ -1,4 +1,5 @@
 //! The suite: tests through the rooms' public boundaries, one binary.
 #![allow(clippy::unwrap_used)]
 
+mod golden;
 mod weights;

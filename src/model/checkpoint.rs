@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::ModelError;
 use super::families;
 use super::spec::ModelSpec;
-use super::weights::{GgufFacts, WeightSource};
+use super::weights::{DummyWeights, GgufFacts, WeightSource};
 use crate::backend::NormKind;
 
 /// Largest accepted config.json or generation_config.json; the largest known has 0.1 MiB.
@@ -35,11 +35,22 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError`] naming the file that is missing or malformed.
     pub fn open_folder(folder: &Path) -> Result<Self, ModelError> {
+        Self::with_weights(folder, WeightSource::open_folder(folder)?)
+    }
+
+    /// Opens a folder of which only the configuration is read: its weights are random.
+    ///
+    /// # Errors
+    /// As [`Self::open_folder`].
+    pub fn open_dummy(folder: &Path, weights: DummyWeights) -> Result<Self, ModelError> {
+        Self::with_weights(folder, WeightSource::Dummy(weights))
+    }
+
+    fn with_weights(folder: &Path, weights: WeightSource) -> Result<Self, ModelError> {
         let config = read_json(&folder.join("config.json"))?;
         let generation = folder.join("generation_config.json");
         let generation_config =
             if generation.exists() { Some(read_json(&generation)?) } else { None };
-        let weights = WeightSource::open_folder(folder)?;
         Ok(Self { name: name_of(folder), config, generation_config, weights })
     }
 
@@ -100,7 +111,12 @@ fn obey(facts: &GgufFacts, spec: &mut ModelSpec) -> Result<(), String> {
 /// # Errors
 /// [`ModelError::File`] when it is missing, too large or not JSON.
 pub fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let bytes = std::fs::metadata(path).map_err(|error| ModelError::file(path, error))?.len();
+    let file = std::fs::metadata(path).map_err(|error| ModelError::file(path, error))?;
+    // Reading a named pipe would wait forever.
+    if !file.is_file() {
+        return Err(ModelError::file(path, "is not a regular file"));
+    }
+    let bytes = file.len();
     if bytes > CONFIG_BYTES_MAX {
         let reason = format!("has {bytes} bytes, expected at most {CONFIG_BYTES_MAX}");
         return Err(ModelError::file(path, reason));

@@ -5,11 +5,13 @@ mod decoder;
 mod error;
 pub mod families;
 mod fields;
+mod hub;
 mod kv;
 mod parameters;
 mod rope;
 mod runner;
 mod scratch;
+pub mod source;
 mod spec;
 pub mod weights;
 

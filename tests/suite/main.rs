@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod golden;
+mod source;
 mod weights;

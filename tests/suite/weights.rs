@@ -9,12 +9,12 @@ mod safetensors;
 use std::path::{Path, PathBuf};
 
 /// The committed fixtures.
-fn fixtures() -> PathBuf {
+pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 /// A new empty folder for one test.
-fn scratch(test: &str) -> PathBuf {
+pub fn scratch(test: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("weights").join(test);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).unwrap();
@@ -24,7 +24,7 @@ fn scratch(test: &str) -> PathBuf {
 }
 
 /// Asserts that an error's message has every one of these words.
-fn assert_says(error: &impl std::fmt::Display, words: &[&str]) {
+pub fn assert_says(error: &impl std::fmt::Display, words: &[&str]) {
     let said = error.to_string();
     for word in words {
         assert!(said.contains(word), "{word:?} is not in: {said}");

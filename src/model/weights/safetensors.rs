@@ -48,6 +48,11 @@ struct Location {
 }
 
 impl SafetensorsWeights {
+    /// Whether a folder has weights of this format.
+    pub fn is_in(folder: &Path) -> bool {
+        [SINGLE_FILE, INDEX_FILE].iter().any(|name| folder.join(name).exists())
+    }
+
     /// Maps the weight files of `folder` and checks their headers. No tensor is read.
     ///
     /// # Errors

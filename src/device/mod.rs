@@ -6,6 +6,7 @@
 
 mod plan;
 mod sampling;
+pub mod sim;
 
 pub use plan::{
     BlockCopy, Input, RowScore, SampleKind, SampleRow, SampledToken, SlotInit, Span, StepOutput,
@@ -18,7 +19,7 @@ use thiserror::Error;
 /// What a device can hold and do; fixed for its life, read once by the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceLimits {
-    /// Token positions in one KV block.
+    /// Token positions in one KV block; at most 256.
     pub block_size_tokens: u32,
     /// KV blocks the device has.
     pub blocks_total: u32,

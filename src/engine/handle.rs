@@ -1,12 +1,23 @@
 //! The engine's thread and the way to it.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use thiserror::Error;
 
 use super::load::Load;
 use super::reply::CancelList;
+use super::report::TurnReport;
+use super::settings::EngineConfig;
 use super::submission::Submission;
+use super::turn::Engine;
+use crate::clock::{Clock, Time};
+use crate::device::Device;
 
 /// Why a submission was not taken.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -19,26 +30,191 @@ pub enum SubmitError {
     Stopped,
 }
 
-/// A clonable way to the engine's thread.
+/// Why the engine's thread ended before it was asked to; the process should exit non-zero.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum EngineError {
+    /// The device can run nothing any more.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+    /// The thread panicked more often than it may be restarted.
+    #[error("the engine failed {restarts} times in a short time, at last with: {reason}")]
+    Panicked {
+        /// Panics within the restart window.
+        restarts: u32,
+        /// The last one's message.
+        reason: String,
+    },
+    /// The operating system gave no thread.
+    #[error("no thread for the engine: {0}")]
+    NoThread(String),
+}
+
+/// Told of each turn, on the engine's thread; it must not block.
+pub type Observer = Box<dyn FnMut(&TurnReport) + Send>;
+
+/// A clonable way to the engine. The engine's thread ends when all handles are gone and the last
+/// request has ended.
 #[derive(Clone, Debug)]
-pub struct EngineHandle {}
+pub struct EngineHandle {
+    sender: Sender<Mail>,
+    shared: Arc<Shared>,
+}
+
+/// What the mailbox carries.
+#[derive(Debug)]
+pub(super) enum Mail {
+    Submit(Box<Submission>),
+    /// Makes an idle engine look around.
+    Wake,
+}
+
+/// What both sides see.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub cancels: Arc<CancelList>,
+    load: Mutex<Load>,
+    stopping: AtomicBool,
+    failure: Mutex<Option<EngineError>>,
+}
 
 impl EngineHandle {
+    /// Starts the engine's thread. `observer` is told of each turn. The thread's result is an
+    /// error when the engine died; [`EngineHandle::failure`] says so earlier.
+    ///
+    /// # Errors
+    /// [`EngineError::NoThread`].
+    pub fn start(
+        config: EngineConfig,
+        device: Box<dyn Device>,
+        clock: Arc<dyn Clock>,
+        observer: Observer,
+    ) -> Result<(EngineHandle, JoinHandle<Result<(), EngineError>>), EngineError> {
+        let (engine, handle) = Engine::new(config.clone(), device);
+        let thread = std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || run(engine, &config, clock.as_ref(), observer))
+            .map_err(|error| EngineError::NoThread(error.to_string()))?;
+        Ok((handle, thread))
+    }
+
     /// Hands a request to the engine; never blocks.
     ///
     /// # Errors
     /// [`SubmitError`]; the submission is dropped, its reply stream ends.
-    pub fn submit(&self, _submission: Submission) -> Result<(), SubmitError> {
-        todo!()
+    pub fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped);
+        }
+        self.sender.try_send(Mail::Submit(Box::new(submission))).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::Full,
+            TrySendError::Disconnected(_) => SubmitError::Stopped,
+        })
     }
 
     /// The latest snapshot.
-    pub fn load(&self) -> Arc<Load> {
-        todo!()
+    pub fn load(&self) -> Load {
+        *self.shared.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where reply streams note that their caller has left; for [`super::reply_channel`].
     pub fn cancels(&self) -> Arc<CancelList> {
-        todo!()
+        Arc::clone(&self.shared.cancels)
     }
+
+    /// Ends the thread after its current turn; requests that are not finished then fail. To let
+    /// them finish, wait until [`EngineHandle::load`] shows none before.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        // A full mailbox means that the engine is awake.
+        let _ = self.sender.try_send(Mail::Wake);
+    }
+
+    /// Why the engine died, if it did.
+    pub fn failure(&self) -> Option<EngineError> {
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    /// Replaces the snapshot.
+    pub fn publish(&self, load: Load) {
+        *self.load.lock().unwrap_or_else(PoisonError::into_inner) = load;
+    }
+
+    fn die(&self, error: &EngineError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some(error.clone());
+        drop(failure);
+        self.load.lock().unwrap_or_else(PoisonError::into_inner).alive = false;
+    }
+}
+
+/// Both ends of a new mailbox.
+pub(super) fn mailbox(mailbox_max: usize) -> (EngineHandle, Receiver<Mail>, Arc<Shared>) {
+    let (sender, receiver) = crossbeam_channel::bounded(mailbox_max);
+    let shared = Arc::new(Shared {
+        cancels: Arc::new(CancelList::default()),
+        load: Mutex::new(Load::default()),
+        stopping: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    });
+    (EngineHandle { sender, shared: Arc::clone(&shared) }, receiver, shared)
+}
+
+/// The engine's thread: turns until it is stopped, nobody can reach it, or it is beyond recovery.
+fn run(
+    mut engine: Engine,
+    config: &EngineConfig,
+    clock: &dyn Clock,
+    mut observer: Observer,
+) -> Result<(), EngineError> {
+    let shared = engine.shared();
+    let mut panics: VecDeque<Time> = VecDeque::new();
+    let result = loop {
+        if shared.stopping.load(Ordering::Acquire) {
+            break Ok(());
+        }
+        if engine.is_idle() && engine.wait_for_mail().is_err() {
+            break Ok(());
+        }
+        // What a panic leaves half done is rebuilt by `recover`, from tokens alone.
+        let turned = catch_unwind(AssertUnwindSafe(|| observer(&engine.turn(clock.now()))));
+        if let Err(payload) = turned {
+            let reason = message_of(payload.as_ref());
+            let now = clock.now();
+            panics.push_back(now);
+            while panics.front().is_some_and(|&at| now.since(at) > config.restart_window) {
+                panics.pop_front();
+            }
+            let restarts = panics.len() as u32;
+            tracing::error!(restarts, reason, "the engine's thread panicked");
+            if restarts > config.restarts_max {
+                break Err(EngineError::Panicked { restarts, reason });
+            }
+            let recovered = catch_unwind(AssertUnwindSafe(|| engine.recover(&reason)));
+            if recovered.is_err() {
+                break Err(EngineError::Panicked { restarts, reason });
+            }
+        }
+        if let Some(reason) = engine.lost() {
+            break Err(EngineError::DeviceLost(reason.to_owned()));
+        }
+    };
+    let message = match &result {
+        Ok(()) => "the server is shutting down".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if let Err(error) = &result {
+        shared.die(error);
+        tracing::error!(%error, "the engine has died");
+    }
+    // Whatever is left gets its end here, or when its reply is dropped with the engine.
+    let _ = catch_unwind(AssertUnwindSafe(|| engine.fail_all(&message)));
+    result
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without a message".to_owned())
 }

@@ -3,7 +3,7 @@
 use crate::clock::Time;
 
 /// Replaced after each turn; readers never touch the engine's queue.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
     /// Sequences that have blocks.
     pub running: u32,

@@ -1,12 +1,37 @@
 //! What runs in the next step: sequences, KV blocks, order, the loop. Knows nothing of text, HTTP
 //! or tensors; meets the model only through [`crate::device::Device`].
+//!
+//! A submission comes through the mailbox ([`EngineHandle`]), waits in the fair queue, starts when
+//! it fits, is computed in chunks, generates a token a step, and ends with one terminal event.
+//! [`Engine::turn`] is the whole loop body; a thread, a simulation or a test calls it.
 
+mod admission;
+mod blocks;
+mod complete;
 mod handle;
 mod load;
+mod plan;
+mod policy;
+mod prefix;
+mod queue;
 mod reply;
+mod report;
+mod request;
+mod resume;
+mod scheduler;
+mod sequence;
+mod settings;
+mod slab;
+mod step;
 mod submission;
+mod trial;
+mod turn;
 
-pub use handle::{EngineHandle, SubmitError};
+pub use blocks::{BlockPool, ChainId};
+pub use handle::{EngineError, EngineHandle, Observer, SubmitError};
 pub use load::Load;
 pub use reply::{CancelList, Event, FinishReason, Reply, ReplyStream, Usage, reply_channel};
+pub use report::{StepFacts, TurnReport};
+pub use settings::EngineConfig;
 pub use submission::{Stops, Submission};
+pub use turn::Engine;

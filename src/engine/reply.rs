@@ -1,5 +1,6 @@
 //! A request's way back: a bounded channel of events, and cancellation by dropping its end.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -77,9 +78,13 @@ pub struct CancelList {
 }
 
 /// The engine's end of a request's channel.
+///
+/// A request has exactly one terminal event by construction: nothing is sent after it, and
+/// dropping a reply without one sends [`Event::Failed`].
 #[derive(Debug)]
 pub struct Reply {
     sender: mpsc::Sender<Event>,
+    ended: Cell<bool>,
 }
 
 /// The caller's end. Dropping it cancels the request.
@@ -115,6 +120,10 @@ impl Reply {
     ///
     /// Returns false when the caller has left.
     pub fn send(&self, event: Event) -> bool {
+        if self.ended.get() {
+            return false;
+        }
+        self.ended.set(matches!(event, Event::Done(_) | Event::Failed { .. }));
         self.sender.try_send(event).is_ok()
     }
 
@@ -124,8 +133,17 @@ impl Reply {
     }
 }
 
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.ended.get() {
+            let message = "the engine ended before the request did".to_owned();
+            self.send(Event::Failed { message });
+        }
+    }
+}
+
 impl ReplyStream {
-    /// The next event; `None` after the terminal one, or when the engine died without one.
+    /// The next event; `None` after the terminal one.
     pub async fn next(&mut self) -> Option<Event> {
         let event = self.receiver.recv().await;
         self.note(event)
@@ -177,5 +195,5 @@ pub fn reply_channel(
     // Started (again after each of a bounded number of restarts) and the terminal event.
     let tokens = choices as usize * (max_tokens as usize + 2);
     let (sender, receiver) = mpsc::channel(tokens + prompt_tokens + 8);
-    (Reply { sender }, ReplyStream { id, receiver, cancels, ended: false })
+    (Reply { sender, ended: Cell::new(false) }, ReplyStream { id, receiver, cancels, ended: false })
 }

@@ -1,0 +1,351 @@
+//! What runs in the next step: decodes first, then prompts that are under way, then new requests,
+//! up to the step's rows.
+
+use std::sync::Arc;
+
+use super::policy::{self, Candidate};
+use super::scheduler::Scheduler;
+use super::sequence::{Phase, SeqKey, Sequence};
+use super::step::{Part, Step};
+use crate::clock::Time;
+use crate::device::{BlockCopy, Input, SampleKind, SampleRow, SlotInit, Span};
+use crate::ids::TokenId;
+
+impl Scheduler {
+    /// Fills `step` with the next step; it stays empty when there is nothing to run.
+    pub fn plan(&mut self, step: &mut Step, now: Time) {
+        step.clear(self.step + 1);
+        if self.trial.is_some() && self.plan_trial(step) {
+            step.trial = true;
+            return;
+        }
+        self.make_room();
+        let prefill_waits =
+            !self.prefilling.is_empty() || (self.queue.len() > 0 && !self.slots_free.is_empty());
+        let without = self.steps_without_prefill;
+        self.plan_decodes(step, policy::decode_rows_max(self.rows_max, prefill_waits, without));
+        self.plan_prefills(step);
+        self.admit(step, now);
+        let full = step.rows() >= self.rows_max;
+        let starved = prefill_waits && full && step.prefill_rows == 0;
+        self.steps_without_prefill = if starved { without + 1 } else { 0 };
+    }
+
+    fn plan_decodes(&mut self, step: &mut Step, rows_max: u32) {
+        let count = self.decoding.len();
+        // With more sequences than rows, each step begins where the last one ended.
+        let start = if count > rows_max as usize { self.decode_start % count } else { 0 };
+        let mut looked_at = 0;
+        while looked_at < count && step.rows() < rows_max {
+            let at = start + looked_at;
+            let index = self.decoding[if at < count { at } else { at - count }];
+            self.plan_decode(step, index);
+            looked_at += 1;
+        }
+        self.decode_start = start + looked_at;
+    }
+
+    /// Adds a sequence's next token to the step. Adds nothing when its last token is being
+    /// sampled already, or when it has no block for it.
+    pub(super) fn plan_decode(&mut self, step: &mut Step, index: u32) {
+        let seq = &self.seqs[index];
+        if seq.generated_soon() >= seq.tokens_max {
+            return;
+        }
+        debug_assert!(seq.scheduled < seq.known || seq.sampling > 0, "a token to go on from");
+        let block_size = self.limits.block_size_tokens;
+        let forks = seq.fork_source.is_some() && self.fork_is_due(seq);
+        let room = seq.blocks.len() as u32 * block_size;
+        if seq.scheduled >= room && !self.grow(index, 1) {
+            return;
+        }
+        if forks {
+            self.plan_fork(step, index);
+        }
+        let seq = &mut self.seqs[index];
+        if !seq.slot_ready {
+            let request = &self.requests[seq.request];
+            step.plan.slot_inits.push(slot_init(seq, &request.prompt, &request.params));
+        }
+        let key = SeqKey { index, id: seq.id };
+        let row = step.rows();
+        let plan = &mut step.plan;
+        let known = seq.scheduled < seq.known;
+        plan.inputs.push(if known { Input::Token(seq.last_token) } else { Input::LastSampled });
+        plan.positions.push(seq.scheduled);
+        let block = seq.blocks[(seq.scheduled / block_size) as usize];
+        plan.kv_slots.push(block.0 * block_size + seq.scheduled % block_size);
+        push_span(plan, seq, row, 1);
+        let output_index = seq.generated_soon();
+        plan.samples.push(SampleRow {
+            row,
+            slot: seq.slot,
+            kind: SampleKind::Next { output_index },
+        });
+        seq.scheduled += 1;
+        seq.sampling += 1;
+        let (epoch, end) = (seq.epoch, seq.scheduled);
+        step.nexts.push(key);
+        step.parts.push(Part { seq: key, epoch, end, scores: 0, forks });
+        step.decode_rows += 1;
+    }
+
+    fn plan_prefills(&mut self, step: &mut Step) {
+        let mut at = 0;
+        while at < self.prefilling.len() && step.rows() < self.rows_max {
+            let index = self.prefilling[at];
+            self.plan_chunk(step, index);
+            // A sequence whose last chunk this was has left the list.
+            at += usize::from(self.prefilling.get(at) == Some(&index));
+        }
+    }
+
+    /// Adds the next chunk of a sequence's known tokens to the step, as long as rows and blocks
+    /// allow, and samples where the chunk reaches the end of them.
+    pub(super) fn plan_chunk(&mut self, step: &mut Step, index: u32) {
+        let block_size = self.limits.block_size_tokens;
+        let seq = &self.seqs[index];
+        let wanted = seq.unscheduled().min(self.rows_max - step.rows());
+        if wanted == 0 {
+            return;
+        }
+        let forks = seq.fork_source.is_some() && self.fork_is_due(seq);
+        let lacking = self.pool.blocks_for(seq.scheduled + wanted) as usize;
+        let lacking = lacking.saturating_sub(seq.blocks.len()) as u32;
+        self.grow(index, lacking);
+        let seq = &self.seqs[index];
+        let covered = seq.blocks.len() as u32 * block_size;
+        let rows = wanted.min(covered.saturating_sub(seq.scheduled));
+        if rows == 0 {
+            return;
+        }
+        if forks {
+            self.plan_fork(step, index);
+        }
+        let first_row = step.rows();
+        self.init_slots(step, index);
+        self.push_chunk_rows(step, index, rows);
+        let scores = self.push_chunk_samples(step, index, first_row, rows);
+        let seq = &mut self.seqs[index];
+        seq.scheduled += rows;
+        let key = SeqKey { index, id: seq.id };
+        step.parts.push(Part { seq: key, epoch: seq.epoch, end: seq.scheduled, scores, forks });
+        step.prefill_rows += rows;
+        let (done, request) = (seq.scheduled == seq.known && !seq.ended, seq.request);
+        let may_decode = seq.tokens_max > 0;
+        if done && may_decode {
+            self.set_phase(index, Phase::Decode);
+        }
+        let request = &mut self.requests[request];
+        let settled = rows.min(request.backlog_tokens);
+        request.backlog_tokens -= settled;
+        self.backlog_tokens -= u64::from(settled);
+    }
+
+    fn push_chunk_rows(&mut self, step: &mut Step, index: u32, rows: u32) {
+        let block_size = self.limits.block_size_tokens;
+        let seq = &self.seqs[index];
+        let prompt = &self.requests[seq.request].prompt;
+        let row = step.rows();
+        let plan = &mut step.plan;
+        for position in seq.scheduled..seq.scheduled + rows {
+            plan.inputs.push(Input::Token(token_at(prompt, seq, position)));
+            plan.positions.push(position);
+            let block = seq.blocks[(position / block_size) as usize];
+            plan.kv_slots.push(block.0 * block_size + position % block_size);
+        }
+        push_span(plan, seq, row, rows);
+    }
+
+    /// Asks for the results of a chunk's rows, in order: scores of prompt rows, the first tokens
+    /// of the choices that share the prompt, the next token. Returns the number of scores.
+    fn push_chunk_samples(&mut self, step: &mut Step, index: u32, first: u32, rows: u32) -> u32 {
+        let seq = &self.seqs[index];
+        let (start, end) = (seq.scheduled, seq.scheduled + rows);
+        let reaches_end = end == seq.known && !seq.ended;
+        let request = &self.requests[seq.request];
+        let prompt_end = request.prompt_tokens();
+        let is_lead = request.lead == Some(index);
+        let mut scores = 0;
+        if let Some(top) = request.score_prompt
+            && is_lead
+        {
+            for position in start.max(request.scores_sent)..end.min(prompt_end - 1) {
+                let token = request.prompt[position as usize + 1];
+                let row = first + position - start;
+                let kind = SampleKind::Score { token, top };
+                step.plan.samples.push(SampleRow { row, slot: seq.slot, kind });
+                scores += 1;
+            }
+        }
+        let mut choice = 0;
+        while is_lead && start < prompt_end && end >= prompt_end {
+            let Some(other) = self.requests[self.seqs[index].request].choices.get(choice) else {
+                break;
+            };
+            choice += 1;
+            let Some(other) = *other else { continue };
+            let seq = &self.seqs[other];
+            if seq.phase == Phase::Unborn && seq.generated.is_empty() {
+                self.push_next(step, other, first + prompt_end - 1 - start);
+            }
+        }
+        if reaches_end {
+            self.push_next(step, index, first + rows - 1);
+        }
+        scores
+    }
+
+    /// Samples a sequence's next token from a row, unless it may generate none.
+    fn push_next(&mut self, step: &mut Step, index: u32, row: u32) {
+        let seq = &mut self.seqs[index];
+        if seq.generated_soon() >= seq.tokens_max {
+            return;
+        }
+        let kind = SampleKind::Next { output_index: seq.generated_soon() };
+        step.plan.samples.push(SampleRow { row, slot: seq.slot, kind });
+        step.nexts.push(SeqKey { index, id: seq.id });
+        seq.sampling += 1;
+    }
+
+    /// Tells the device of the slots of a sequence and of those born from it.
+    fn init_slots(&mut self, step: &mut Step, index: u32) {
+        let request = &self.requests[self.seqs[index].request];
+        let is_lead = request.lead == Some(index);
+        let others = request.choices.iter().copied().flatten().filter(|_| is_lead);
+        for other in others.chain([index]) {
+            let seq = &mut self.seqs[other];
+            let unborn = seq.phase == Phase::Unborn;
+            if !seq.slot_ready && (unborn || other == index) {
+                let init = slot_init(seq, &request.prompt, &request.params);
+                step.plan.slot_inits.push(init);
+            }
+        }
+    }
+
+    /// Whether the next position is the first one after the common prompt.
+    fn fork_is_due(&self, seq: &Sequence) -> bool {
+        seq.scheduled == self.requests[seq.request].prompt_tokens()
+    }
+
+    /// Copies the common prompt's last block into the sequence's own, which `grow` has just added.
+    fn plan_fork(&mut self, step: &mut Step, index: u32) {
+        let seq = &self.seqs[index];
+        let from = seq.fork_source.expect("the caller has looked");
+        let to = seq.blocks[(seq.scheduled / self.limits.block_size_tokens) as usize];
+        step.plan.copies.push(BlockCopy { from, to });
+    }
+
+    /// Adds blocks to a sequence: all of them, or as many as there are and false.
+    pub(super) fn grow(&mut self, index: u32, blocks: u32) -> bool {
+        for _ in 0..blocks {
+            let seq = &mut self.seqs[index];
+            let request = &mut self.requests[seq.request];
+            let block = if request.blocks_reserved > 0 {
+                request.blocks_reserved -= 1;
+                self.blocks_reserved -= 1;
+                self.pool.allocate()
+            } else if self.pool.available() > self.blocks_reserved {
+                self.pool.allocate()
+            } else {
+                None
+            };
+            match block {
+                Some(block) => seq.blocks.push(block),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Preempts requests until the running ones have the blocks of their next step, or will have
+    /// them when the steps in flight have completed.
+    fn make_room(&mut self) {
+        let spare = self.pool.available() - self.blocks_reserved;
+        if spare as usize >= self.decoding.len() && self.prefilling.is_empty() {
+            return;
+        }
+        loop {
+            let spare = self.pool.available() - self.blocks_reserved + self.pool.resting();
+            if self.blocks_needed() <= spare {
+                return;
+            }
+            let candidates = self.candidates();
+            let Some(victim) = policy::victim(&candidates) else { return };
+            self.requests[victim.request].usage.preemptions += 1;
+            self.report.preemptions += 1;
+            self.preempt(victim.request);
+        }
+    }
+
+    /// Blocks that running sequences without a reserve need for their next step.
+    fn blocks_needed(&self) -> u32 {
+        let mut needed = 0;
+        for index in self.decoding.iter().chain(&self.prefilling) {
+            let seq = &self.seqs[*index];
+            let goes_on = match seq.phase {
+                Phase::Decode => seq.generated_soon() < seq.tokens_max,
+                _ => seq.unscheduled() > 0,
+            };
+            if goes_on && self.requests[seq.request].blocks_reserved == 0 {
+                let rows = seq.unscheduled().clamp(1, self.rows_max);
+                let blocks = self.pool.blocks_for(seq.scheduled + rows);
+                needed += blocks.saturating_sub(seq.blocks.len() as u32);
+            }
+        }
+        needed
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let running = self.requests.iter().filter(|(_, request)| !request.waiting);
+        running
+            .map(|(index, request)| Candidate {
+                request: index,
+                priority: request.priority,
+                served: self.queue.served(request.tenant),
+                order: request.arrival,
+                preemptions: request.usage.preemptions,
+            })
+            .collect()
+    }
+}
+
+/// A sequence's token at a position.
+pub(super) fn token_at(prompt: &[TokenId], seq: &Sequence, position: u32) -> TokenId {
+    let position = position as usize;
+    match prompt.get(position) {
+        Some(token) => *token,
+        None => seq.generated[position - prompt.len()],
+    }
+}
+
+fn push_span(plan: &mut crate::device::StepPlan, seq: &Sequence, row: u32, rows: u32) {
+    let table_start = plan.block_tables.len() as u32;
+    plan.block_tables.extend_from_slice(&seq.blocks);
+    plan.spans.push(Span {
+        seq: seq.id,
+        slot: seq.slot,
+        row_start: row,
+        row_count: rows,
+        context_tokens: seq.scheduled + rows,
+        table_start,
+        table_len: seq.blocks.len() as u32,
+    });
+}
+
+fn slot_init(
+    seq: &mut Sequence,
+    prompt: &Arc<[TokenId]>,
+    params: &[Arc<crate::device::SamplingParams>],
+) -> SlotInit {
+    seq.slot_ready = true;
+    let params = Arc::clone(&params[seq.choice as usize]);
+    let history = params.needs_history();
+    SlotInit {
+        slot: seq.slot,
+        seq: seq.id,
+        prompt: if history { Arc::clone(prompt) } else { Arc::from([]) },
+        generated: if history { seq.generated.clone() } else { Vec::new() },
+        params,
+    }
+}

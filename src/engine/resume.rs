@@ -1,0 +1,55 @@
+//! Requests that outlive a panic of the engine's thread.
+
+use super::reply::Event;
+use super::scheduler::Scheduler;
+use super::slab::Slab;
+
+impl Scheduler {
+    /// Takes the requests over from a scheduler that panicked, with the tokens that their callers
+    /// were sent. A request that was running then is resubmitted once; the second time it may be
+    /// the cause, and ends with an error. The broken scheduler's lists and counters are not
+    /// believed.
+    pub fn resume_from(&mut self, broken: Scheduler, reason: &str) {
+        self.step = broken.step;
+        self.report = broken.report;
+        let mut seqs = broken.seqs;
+        let mut requests: Vec<_> = into_values(broken.requests).collect();
+        requests.sort_by_key(|request| request.arrival);
+        for mut request in requests {
+            if !request.waiting && std::mem::replace(&mut request.resubmitted, true) {
+                self.report.failed += 1;
+                let message = format!("the engine failed twice while this request ran: {reason}");
+                request.reply.send(Event::Failed { message });
+                continue;
+            }
+            let choices = std::mem::take(&mut request.choices);
+            let generated: Vec<_> = choices
+                .iter()
+                .map(|choice| choice.and_then(|seq| seqs.remove(seq)).map(|seq| seq.generated))
+                .collect();
+            let sent: u64 = generated.iter().flatten().map(|tokens| tokens.len() as u64).sum();
+            // A choice that the panic interrupted between its last token and its end.
+            let over = generated.iter().flatten().any(|tokens| {
+                request.max_tokens > 0 && tokens.len() >= request.max_tokens as usize
+            });
+            let lost = generated.iter().all(Option::is_none);
+            if over || lost || sent > u64::from(request.usage.generated_tokens) {
+                self.report.failed += 1;
+                let message = format!("the engine failed while this request ended: {reason}");
+                request.reply.send(Event::Failed { message });
+                continue;
+            }
+            request.tenant = self.queue.tenant_like(&broken.queue, request.tenant);
+            request.lead = None;
+            request.blocks_reserved = 0;
+            request.backlog_tokens = 0;
+            request.choices = vec![None; generated.len()];
+            self.adopt(request, generated);
+        }
+    }
+}
+
+fn into_values<T>(mut slab: Slab<T>) -> impl Iterator<Item = T> {
+    let indices: Vec<u32> = slab.iter().map(|(index, _)| index).collect();
+    indices.into_iter().filter_map(move |index| slab.remove(index))
+}

@@ -1,0 +1,486 @@
+//! All requests, sequences and blocks, and the ends of their lives. Planning a step is in
+//! `plan.rs`, taking in its result in `complete.rs`.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::blocks::BlockPool;
+use super::queue::FairQueue;
+use super::reply::{Event, FinishReason, Usage};
+use super::report::TurnReport;
+use super::request::{Request, RequestKey, blocks_max};
+use super::sequence::{Phase, Sequence};
+use super::settings::EngineConfig;
+use super::slab::Slab;
+use super::submission::Submission;
+use super::trial::Trial;
+use crate::clock::Time;
+use crate::device::DeviceLimits;
+use crate::ids::{BlockId, RequestId, SeqId, SlotId, TokenId};
+
+/// See the module. Holds no device and no clock: a step is planned, run by somebody, completed.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    pub(super) config: EngineConfig,
+    pub(super) limits: DeviceLimits,
+    /// Rows in one step at most.
+    pub(super) rows_max: u32,
+    pub(super) pool: BlockPool,
+    pub(super) requests: Slab<Request>,
+    pub(super) seqs: Slab<Sequence>,
+    pub(super) by_id: HashMap<RequestId, u32>,
+    pub(super) queue: FairQueue,
+    pub(super) slots_free: Vec<SlotId>,
+    /// Sequences with unscheduled tokens, oldest request first.
+    pub(super) prefilling: Vec<u32>,
+    pub(super) decoding: Vec<u32>,
+    /// Where the next step begins among the decoding ones, when not all fit in a step.
+    pub(super) decode_start: usize,
+    pub(super) steps_without_prefill: u32,
+    /// Deadlines of all requests, and of some that ended earlier.
+    deadlines: BinaryHeap<Reverse<(Time, u32, RequestId)>>,
+    /// The request that others may overtake for a while, because it does not fit (R39).
+    pub(super) blocked: Option<Blocked>,
+    /// Blocks promised to requests that may not be preempted again.
+    pub(super) blocks_reserved: u32,
+    pub(super) backlog_tokens: u64,
+    /// The search for a request that makes steps fail, while there is one.
+    pub(super) trial: Option<Trial>,
+    /// Number of the last step that was submitted.
+    pub(super) step: u64,
+    /// Scratch of the prefix look-up.
+    pub(super) found: Vec<BlockId>,
+    next_seq: u64,
+    next_arrival: u64,
+    pub(super) report: TurnReport,
+}
+
+/// See [`Scheduler::blocked`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocked {
+    pub tenant: u32,
+    pub request: RequestKey,
+    pub since: Time,
+    pub overtaken: u32,
+}
+
+impl Scheduler {
+    /// With nothing to do.
+    pub fn new(config: EngineConfig, limits: DeviceLimits) -> Self {
+        let slots = config.running_max.min(limits.slots_total);
+        let rows_max = config.step_rows_max.min(limits.step_rows_max);
+        assert!(slots > 0 && rows_max > 0, "a step has room for a sequence");
+        Self {
+            pool: BlockPool::new(
+                limits.blocks_total,
+                limits.block_size_tokens,
+                config.cache_secret,
+                config.prefix_caching,
+            ),
+            rows_max,
+            requests: Slab::new(),
+            seqs: Slab::new(),
+            by_id: HashMap::new(),
+            queue: FairQueue::new(),
+            slots_free: (0..slots).rev().map(SlotId).collect(),
+            prefilling: Vec::with_capacity(slots as usize),
+            decoding: Vec::with_capacity(slots as usize),
+            decode_start: 0,
+            steps_without_prefill: 0,
+            deadlines: BinaryHeap::new(),
+            blocked: None,
+            blocks_reserved: 0,
+            backlog_tokens: 0,
+            trial: None,
+            step: 0,
+            found: Vec::new(),
+            next_seq: 0,
+            next_arrival: 0,
+            report: TurnReport::default(),
+            config,
+            limits,
+        }
+    }
+
+    /// Takes a request, or fails it at once when it can never run.
+    pub fn submit(&mut self, submission: Submission) {
+        self.report.submitted += 1;
+        if submission.reply.is_closed() {
+            self.report.cancelled += 1;
+            return;
+        }
+        if let Some(message) = self.refusal(&submission) {
+            submission.reply.send(Event::Failed { message });
+            self.report.failed += 1;
+            return;
+        }
+        let root = self.pool.root(submission.tenant, &submission.cache_salt);
+        let tenant = self.queue.tenant(submission.tenant);
+        let prompt_tokens = submission.prompt.len() as u32;
+        let choices = submission.params.len();
+        self.next_arrival += 1;
+        let request = Request {
+            id: submission.id,
+            tenant,
+            root,
+            prompt: submission.prompt,
+            params: submission.params,
+            max_tokens: submission.max_tokens,
+            stops: submission.stops,
+            score_prompt: submission.score_prompt,
+            priority: submission.priority,
+            arrival: self.next_arrival,
+            deadline: submission.deadline,
+            reply: submission.reply,
+            choices: vec![None; choices],
+            unfinished: choices as u32,
+            lead: None,
+            waiting: false,
+            started: false,
+            resubmitted: false,
+            scores_sent: 0,
+            backlog_tokens: 0,
+            blocks_reserved: 0,
+            blocks_lacking: 0,
+            usage: Usage { prompt_tokens, ..Usage::default() },
+        };
+        let generated = (0..choices).map(|_| Some(Vec::new())).collect();
+        self.adopt(request, generated);
+    }
+
+    /// Puts a request into the queue whose unfinished choices have generated these tokens
+    /// (`None`: the choice has ended).
+    pub fn adopt(&mut self, mut request: Request, generated: Vec<Option<Vec<TokenId>>>) {
+        let prompt_tokens = request.prompt_tokens();
+        let last_prompt = request.prompt[request.prompt.len() - 1];
+        let (id, root, tokens_max) = (request.id, request.root, request.max_tokens);
+        let deadline = request.deadline;
+        request.choices.fill(None);
+        request.unfinished = 0;
+        self.next_arrival = self.next_arrival.max(request.arrival);
+        let index = self.requests.insert(request);
+        for (choice, generated) in generated.into_iter().enumerate() {
+            let Some(generated) = generated else { continue };
+            self.next_seq += 1;
+            let seq = self.seqs.insert(Sequence {
+                id: SeqId(self.next_seq),
+                request: index,
+                choice: choice as u32,
+                phase: Phase::Waiting,
+                place: 0,
+                slot: SlotId(0),
+                slot_ready: false,
+                ended: false,
+                known: prompt_tokens + generated.len() as u32,
+                scheduled: 0,
+                computed: 0,
+                sampling: 0,
+                last_token: generated.last().copied().unwrap_or(last_prompt),
+                tokens_max,
+                epoch: 0,
+                generated,
+                blocks: Vec::new(),
+                fork_source: None,
+                published: 0,
+                published_end: root,
+            });
+            let request = &mut self.requests[index];
+            request.choices[choice] = Some(seq);
+            request.unfinished += 1;
+        }
+        self.by_id.insert(id, index);
+        if let Some(deadline) = deadline {
+            self.deadlines.push(Reverse((deadline, index, id)));
+        }
+        self.wait_in_queue(index);
+    }
+
+    /// Ends a request whose caller left, or one choice of it.
+    pub fn cancel(&mut self, id: RequestId, choice: Option<u32>) {
+        let Some(&index) = self.by_id.get(&id) else { return };
+        match choice {
+            None => {
+                self.report.cancelled += 1;
+                self.end_request(index, None);
+            }
+            Some(choice) => {
+                let seq = self.requests[index].choices.get(choice as usize).copied().flatten();
+                if let Some(seq) = seq {
+                    self.end_choice(seq, FinishReason::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Ends the requests whose deadline has come.
+    pub fn expire(&mut self, now: Time) {
+        while let Some(&Reverse((deadline, index, id))) = self.deadlines.peek() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop();
+            if self.requests.get(index).is_some_and(|request| request.id == id) {
+                self.report.expired += 1;
+                self.end_all_choices(index, FinishReason::Deadline);
+            }
+        }
+        // Most requests end before their deadline, and their entries would pile up.
+        if self.deadlines.len() > 2 * self.requests.len() + 1024 {
+            let requests = &self.requests;
+            self.deadlines.retain(|Reverse((_, index, id))| {
+                requests.get(*index).is_some_and(|request| request.id == *id)
+            });
+        }
+    }
+
+    /// Ends every request with an error.
+    pub fn fail_all(&mut self, message: &str) {
+        let all: Vec<u32> = self.requests.iter().map(|(index, _)| index).collect();
+        for index in all {
+            self.fail(index, message);
+        }
+    }
+
+    /// Ends a request with an error.
+    pub fn fail(&mut self, index: u32, message: &str) {
+        self.report.failed += 1;
+        self.end_request(index, Some(Event::Failed { message: message.to_owned() }));
+    }
+
+    /// Ends all choices of a request for the same reason.
+    pub fn end_all_choices(&mut self, index: u32, reason: FinishReason) {
+        for choice in 0..self.requests[index].choices.len() {
+            // The request is gone after its last choice.
+            let Some(request) = self.requests.get(index) else { break };
+            if let Some(seq) = request.choices[choice] {
+                self.end_choice(seq, reason);
+            }
+        }
+    }
+
+    /// Ends a choice, and its request when it was the last one.
+    pub fn end_choice(&mut self, seq_index: u32, reason: FinishReason) {
+        let seq = &self.seqs[seq_index];
+        let (request_index, choice) = (seq.request, seq.choice);
+        let request = &mut self.requests[request_index];
+        request.reply.send(Event::Finished { choice, reason });
+        request.choices[choice as usize] = None;
+        request.unfinished -= 1;
+        let is_lead = request.lead == Some(seq_index);
+        if request.unfinished == 0 {
+            // Not found through the choices any more; the lead is found by itself.
+            if !is_lead {
+                self.remove_seq(seq_index);
+            }
+            self.report.done += 1;
+            let usage = self.requests[request_index].usage;
+            self.end_request(request_index, Some(Event::Done(usage)));
+        } else if is_lead && self.has_unborn(request_index) {
+            self.end_lead(seq_index);
+        } else {
+            if is_lead {
+                self.requests[request_index].lead = None;
+            }
+            self.remove_seq(seq_index);
+        }
+    }
+
+    /// Releases all that a request holds and tells it so; `None` when nobody listens any more.
+    pub fn end_request(&mut self, index: u32, event: Option<Event>) {
+        let request = &mut self.requests[index];
+        let lead = request.lead.take();
+        let choices = std::mem::take(&mut request.choices);
+        for seq in choices.iter().copied().flatten().filter(|seq| Some(*seq) != lead) {
+            self.remove_seq(seq);
+        }
+        if let Some(lead) = lead {
+            self.remove_seq(lead);
+        }
+        let request = self.requests.remove(index).expect("a request ends once");
+        self.by_id.remove(&request.id);
+        self.blocks_reserved -= request.blocks_reserved;
+        self.backlog_tokens -= u64::from(request.backlog_tokens);
+        if request.waiting {
+            let requests = &self.requests;
+            self.queue.forget(request.tenant, |key| waits(requests, key));
+        }
+        if let Some(event) = event {
+            request.reply.send(event);
+        }
+    }
+
+    /// Takes a running request's blocks and slots and lets it wait; its tokens stay.
+    pub fn preempt(&mut self, index: u32) {
+        let request = &mut self.requests[index];
+        let lead = request.lead.take();
+        self.blocks_reserved -= std::mem::take(&mut request.blocks_reserved);
+        if let Some(lead) = lead
+            && self.seqs[lead].ended
+        {
+            self.remove_seq(lead);
+        }
+        for choice in 0..self.requests[index].choices.len() {
+            let Some(seq_index) = self.requests[index].choices[choice] else { continue };
+            self.release_seq(seq_index);
+            let root = self.requests[index].root;
+            let seq = &mut self.seqs[seq_index];
+            seq.epoch += 1;
+            seq.scheduled = 0;
+            seq.computed = 0;
+            seq.published = 0;
+            seq.published_end = root;
+        }
+        self.wait_in_queue(index);
+    }
+
+    /// Whether a choice waits for the request's lead.
+    pub fn has_unborn(&self, index: u32) -> bool {
+        let choices = &self.requests[index].choices;
+        choices.iter().flatten().any(|seq| self.seqs[*seq].phase == Phase::Unborn)
+    }
+
+    /// Removes a sequence from the list of its phase and puts it into that of another.
+    pub fn set_phase(&mut self, index: u32, phase: Phase) {
+        let seq = &self.seqs[index];
+        match seq.phase {
+            Phase::Waiting | Phase::Unborn => {}
+            Phase::Prefill => self.prefilling.retain(|other| *other != index),
+            Phase::Decode => {
+                let place = seq.place as usize;
+                self.decoding.swap_remove(place);
+                if let Some(&moved) = self.decoding.get(place) {
+                    self.seqs[moved].place = place as u32;
+                }
+            }
+        }
+        self.seqs[index].phase = phase;
+        match phase {
+            Phase::Waiting | Phase::Unborn => {}
+            Phase::Prefill => {
+                let arrival = |seq: u32| self.requests[self.seqs[seq].request].arrival;
+                let own = arrival(index);
+                let at = self.prefilling.partition_point(|other| arrival(*other) <= own);
+                self.prefilling.insert(at, index);
+            }
+            Phase::Decode => {
+                self.seqs[index].place = self.decoding.len() as u32;
+                self.decoding.push(index);
+            }
+        }
+    }
+
+    /// Whether nothing runs or waits.
+    pub fn is_empty(&self) -> bool {
+        self.requests.len() == 0
+    }
+
+    /// Sequences that have a slot.
+    pub fn running(&self) -> u32 {
+        self.config.running_max.min(self.limits.slots_total) - self.slots_free.len() as u32
+    }
+
+    /// Recomputes all counters (R41).
+    pub fn check(&self) {
+        let owned = self.seqs.iter().flat_map(|(_, seq)| seq.blocks.iter().chain(&seq.fork_source));
+        self.pool.check(owned.copied());
+        let slots = self.seqs.iter().filter(|(_, seq)| seq.phase != Phase::Waiting).count();
+        assert_eq!(slots as u32, self.running(), "each running sequence has a slot");
+        let reserved: u32 = self.requests.iter().map(|(_, r)| r.blocks_reserved).sum();
+        assert_eq!(reserved, self.blocks_reserved, "reserved blocks are counted");
+        assert!(reserved <= self.pool.available(), "reserved blocks are there");
+        let backlog: u64 = self.requests.iter().map(|(_, r)| u64::from(r.backlog_tokens)).sum();
+        assert_eq!(backlog, self.backlog_tokens, "the backlog is counted");
+        let waiting = self.requests.iter().filter(|(_, r)| r.waiting).count();
+        assert_eq!(waiting as u32, self.queue.len(), "waiting requests are in the queue");
+        for (_, seq) in self.seqs.iter() {
+            let room = seq.blocks.len() as u32 * self.limits.block_size_tokens;
+            assert!(seq.phase == Phase::Unborn || seq.scheduled <= room, "blocks cover positions");
+            assert!(seq.computed <= seq.scheduled, "computed positions were scheduled");
+        }
+    }
+
+    fn refusal(&self, submission: &Submission) -> Option<String> {
+        let prompt = submission.prompt.len() as u64;
+        let choices = submission.params.len() as u64;
+        let tokens = prompt + u64::from(submission.max_tokens);
+        let limits = &self.limits;
+        if prompt == 0 || choices == 0 {
+            return Some("a request needs a prompt token and a choice".to_owned());
+        }
+        if submission.max_tokens == 0 && submission.score_prompt.is_none() {
+            return Some("a request without output and scores asks for nothing".to_owned());
+        }
+        if tokens > u64::from(limits.context_tokens_max) {
+            let max = limits.context_tokens_max;
+            return Some(format!("{tokens} tokens of prompt and output; the context holds {max}"));
+        }
+        let slots = u64::from(self.config.running_max.min(limits.slots_total));
+        if choices > slots {
+            return Some(format!("{choices} choices; at most {slots} sequences run at once"));
+        }
+        let size = limits.block_size_tokens;
+        let blocks = blocks_max(prompt as u32, submission.max_tokens, choices as u32, size);
+        if blocks > u64::from(limits.blocks_total) {
+            let total = limits.blocks_total;
+            return Some(format!("the request may need {blocks} KV blocks; there are {total}"));
+        }
+        let vocab = limits.vocab_size;
+        let foreign = submission.prompt.iter().find(|token| token.0 >= vocab)?;
+        Some(format!("token {foreign} in the prompt; the vocabulary has {vocab}"))
+    }
+
+    fn wait_in_queue(&mut self, index: u32) {
+        let seqs = &self.seqs;
+        let request = &mut self.requests[index];
+        let first = request.choices.iter().copied().flatten().next();
+        let known = first.map_or(0, |seq| seqs[seq].known);
+        self.backlog_tokens += u64::from(known);
+        self.backlog_tokens -= u64::from(request.backlog_tokens);
+        request.backlog_tokens = known;
+        request.waiting = true;
+        request.blocks_lacking = 0;
+        let key = RequestKey { index, id: request.id };
+        self.queue.push(request.tenant, request.priority, request.arrival, key);
+    }
+
+    /// Lets a lead whose choice ended go on for the sake of the others, up to the prompt's end.
+    fn end_lead(&mut self, index: u32) {
+        let prompt_tokens = self.requests[self.seqs[index].request].prompt_tokens();
+        let seq = &mut self.seqs[index];
+        seq.ended = true;
+        seq.known = prompt_tokens;
+        seq.generated.clear();
+        if seq.phase == Phase::Decode {
+            self.set_phase(index, Phase::Prefill);
+        }
+    }
+
+    pub(super) fn remove_seq(&mut self, index: u32) {
+        self.release_seq(index);
+        self.seqs.remove(index);
+    }
+
+    /// Gives back a sequence's slot and blocks. Steps in flight may read the blocks, so that they
+    /// rest until the last submitted step has completed.
+    fn release_seq(&mut self, index: u32) {
+        if self.seqs[index].phase == Phase::Waiting {
+            return;
+        }
+        self.set_phase(index, Phase::Waiting);
+        let seq = &mut self.seqs[index];
+        self.slots_free.push(seq.slot);
+        seq.slot_ready = false;
+        // The end of a chain is evicted before its beginning.
+        for block in seq.blocks.drain(..).rev() {
+            self.pool.release(block, self.step);
+        }
+        if let Some(block) = seq.fork_source.take() {
+            self.pool.release(block, self.step);
+        }
+    }
+}
+
+/// Whether an entry of the queue is alive.
+pub(super) fn waits(requests: &Slab<Request>, key: RequestKey) -> bool {
+    requests.get(key.index).is_some_and(|request| request.id == key.id && request.waiting)
+}

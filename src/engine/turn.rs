@@ -1,0 +1,329 @@
+//! The engine's loop body: mail, plan, submit, wait, complete, publish.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvError};
+
+use super::handle::{EngineHandle, Mail, Shared, mailbox};
+use super::load::Load;
+use super::report::{StepFacts, TurnReport};
+use super::scheduler::Scheduler;
+use super::settings::EngineConfig;
+use super::step::Step;
+use crate::clock::Time;
+use crate::device::{Device, DeviceError, StepOutput};
+use crate::ids::RequestId;
+
+/// Owns the device, the requests and the KV blocks; everything happens in [`Engine::turn`].
+pub struct Engine {
+    config: EngineConfig,
+    device: Box<dyn Device>,
+    scheduler: Scheduler,
+    mailbox: Receiver<Mail>,
+    shared: Arc<Shared>,
+    in_flight: VecDeque<Step>,
+    spare: Vec<Step>,
+    output: StepOutput,
+    cancels: Vec<(RequestId, Option<u32>)>,
+    /// Mail that ended an idle wait.
+    first_mail: Option<Mail>,
+    lost: Option<String>,
+    load: Load,
+}
+
+/// Weight of the newest value in the moving averages: about the last 20 steps.
+const AVERAGE_WEIGHT: f64 = 0.05;
+
+impl Engine {
+    /// An engine and the way to it. Nothing runs until somebody calls [`Engine::turn`];
+    /// [`EngineHandle::start`] has a thread do so.
+    pub fn new(config: EngineConfig, device: Box<dyn Device>) -> (Engine, EngineHandle) {
+        let (handle, mailbox, shared) = mailbox(config.mailbox_max);
+        let scheduler = Scheduler::new(config.clone(), device.limits().clone());
+        let mut engine = Engine {
+            config,
+            device,
+            scheduler,
+            mailbox,
+            shared,
+            in_flight: VecDeque::with_capacity(2),
+            spare: Vec::new(),
+            output: StepOutput::default(),
+            cancels: Vec::new(),
+            first_mail: None,
+            lost: None,
+            load: Load { alive: true, ..Load::default() },
+        };
+        engine.publish_load();
+        (engine, handle)
+    }
+
+    /// One turn: takes cancellations and mail, expires deadlines, submits the next step if there
+    /// is one, and completes the oldest step when no further one may be submitted.
+    ///
+    /// # Panics
+    /// When an invariant is broken; [`Engine::recover`] makes the engine usable again.
+    pub fn turn(&mut self, now: Time) -> TurnReport {
+        self.scheduler.report = TurnReport::default();
+        self.take_cancels();
+        self.take_mail();
+        self.scheduler.expire(now);
+        let step = self.advance(now);
+        let every = self.config.check_every_steps;
+        if every > 0 && step.is_some_and(|step| step.step.is_multiple_of(every)) {
+            self.scheduler.check();
+        }
+        self.note_step(step, now);
+        self.publish_load();
+        let report = &mut self.scheduler.report;
+        report.load = self.load;
+        *report
+    }
+
+    /// Whether the next turn would do nothing unless mail comes.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_empty()
+            && self.in_flight.is_empty()
+            && self.first_mail.is_none()
+            && self.mailbox.is_empty()
+    }
+
+    /// Blocks until there is mail.
+    ///
+    /// # Errors
+    /// When every handle is gone, so that no mail can come any more.
+    pub(super) fn wait_for_mail(&mut self) -> Result<(), RecvError> {
+        self.first_mail = Some(self.mailbox.recv()?);
+        Ok(())
+    }
+
+    /// What made the device unusable; the engine then fails every request.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// Steps that were submitted and not yet waited for.
+    pub fn steps_in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Asserts that all counters are what the sequences say (R41).
+    ///
+    /// # Panics
+    /// When one is not.
+    pub fn check(&self) {
+        self.scheduler.check();
+    }
+
+    /// Ends every request with an error.
+    pub fn fail_all(&mut self, message: &str) {
+        self.scheduler.fail_all(message);
+        self.publish_load();
+    }
+
+    /// After a panic in [`Engine::turn`]: starts over with an empty KV cache. Requests go on from
+    /// the tokens that they have, those that were running at most once each (R8 L2).
+    pub fn recover(&mut self, reason: &str) {
+        self.in_flight.clear();
+        self.output = StepOutput::default();
+        let fresh = Scheduler::new(self.config.clone(), self.device.limits().clone());
+        let broken = std::mem::replace(&mut self.scheduler, fresh);
+        self.scheduler.resume_from(broken, reason);
+        self.load.restarts += 1;
+        self.publish_load();
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    fn take_cancels(&mut self) {
+        self.shared.cancels.take(&mut self.cancels);
+        for (id, choice) in self.cancels.drain(..) {
+            self.scheduler.cancel(id, choice);
+        }
+    }
+
+    fn take_mail(&mut self) {
+        for _ in 0..self.config.mail_per_turn_max {
+            // More waiting requests than this stay in the mailbox, which then refuses others.
+            if self.scheduler.queue.len() >= self.config.waiting_max {
+                break;
+            }
+            let mail = self.first_mail.take().or_else(|| self.mailbox.try_recv().ok());
+            match mail {
+                Some(Mail::Submit(submission)) => self.submit(submission),
+                Some(Mail::Wake) => {}
+                None => break,
+            }
+        }
+    }
+
+    fn submit(&mut self, submission: Box<super::Submission>) {
+        match &self.lost {
+            None => self.scheduler.submit(*submission),
+            Some(reason) => {
+                let message = format!("the device is lost: {reason}");
+                submission.reply.send(super::Event::Failed { message });
+            }
+        }
+    }
+
+    /// Submits a step if there is one, then waits if no other may follow. Returns the facts of
+    /// the step that completed.
+    fn advance(&mut self, now: Time) -> Option<StepFacts> {
+        if self.lost.is_some() {
+            return None;
+        }
+        // A search for a culprit looks at one step at a time.
+        let may_plan = self.scheduler.trial.is_none() || self.in_flight.is_empty();
+        let submitted = may_plan && self.submit_next(now);
+        let full = self.in_flight.len() >= self.device.limits().steps_in_flight_max as usize;
+        if !self.in_flight.is_empty() && (full || !submitted) {
+            return self.complete_oldest();
+        }
+        let idle = submitted || self.lost.is_some() || self.scheduler.trial.is_some();
+        assert!(
+            idle || self.scheduler.is_empty() || self.scheduler.report.step_faults > 0,
+            "something waits, nothing runs, and nothing could be planned"
+        );
+        None
+    }
+
+    fn submit_next(&mut self, now: Time) -> bool {
+        let mut step = self.spare.pop().unwrap_or_default();
+        self.scheduler.plan(&mut step, now);
+        if step.plan.is_empty() {
+            self.spare.push(step);
+            return false;
+        }
+        self.scheduler.step = step.plan.step;
+        match self.device.submit(&step.plan) {
+            Ok(()) => {
+                self.in_flight.push_back(step);
+                true
+            }
+            Err(DeviceError::Lost { reason }) => {
+                self.lose(reason);
+                false
+            }
+            Err(DeviceError::Step { reason, .. }) => {
+                // The steps before it are well and come first.
+                while !self.in_flight.is_empty() && self.lost.is_none() {
+                    self.complete_oldest();
+                }
+                self.step_failed(step, &reason);
+                false
+            }
+        }
+    }
+
+    fn complete_oldest(&mut self) -> Option<StepFacts> {
+        let step = self.in_flight.pop_front()?;
+        match self.wait_for(step.plan.step) {
+            Ok(()) => {
+                self.scheduler.complete(&step, &mut self.output);
+                if step.trial {
+                    self.scheduler.clear_group();
+                }
+                let facts = StepFacts {
+                    step: step.plan.step,
+                    rows: step.rows(),
+                    prefill_rows: step.prefill_rows,
+                    decode_rows: step.decode_rows,
+                    sequences: step.parts.len() as u32,
+                    elapsed: self.output.elapsed,
+                };
+                self.spare.push(step);
+                Some(facts)
+            }
+            Err(DeviceError::Lost { reason }) => {
+                self.lose(reason);
+                None
+            }
+            Err(DeviceError::Step { reason, .. }) => {
+                // What was submitted after it went on from results that do not exist.
+                let followers: Vec<Step> = self.in_flight.drain(..).collect();
+                for follower in &followers {
+                    if let Err(DeviceError::Lost { reason }) = self.wait_for(follower.plan.step) {
+                        self.lose(reason);
+                        return None;
+                    }
+                }
+                self.step_failed(step, &reason);
+                for follower in followers {
+                    self.scheduler.roll_back(&follower);
+                    self.spare.push(follower);
+                }
+                None
+            }
+        }
+    }
+
+    /// Waits for a step, past those that a panic left in flight.
+    fn wait_for(&mut self, step: u64) -> Result<(), DeviceError> {
+        loop {
+            let result = self.device.wait(&mut self.output);
+            let answered = match &result {
+                Ok(()) => self.output.step,
+                Err(DeviceError::Step { step, .. }) => *step,
+                Err(DeviceError::Lost { .. }) => return result,
+            };
+            assert!(answered <= step, "steps complete in the order of their submission");
+            if answered == step {
+                return result;
+            }
+        }
+    }
+
+    fn step_failed(&mut self, step: Step, reason: &str) {
+        self.scheduler.report.step_faults += 1;
+        self.scheduler.roll_back(&step);
+        self.scheduler.search_culprit(&step, reason);
+        self.spare.push(step);
+    }
+
+    fn lose(&mut self, reason: String) {
+        self.in_flight.clear();
+        self.scheduler.trial = None;
+        self.scheduler.fail_all(&format!("the device is lost: {reason}"));
+        self.lost = Some(reason);
+    }
+
+    fn note_step(&mut self, step: Option<StepFacts>, now: Time) {
+        let Some(facts) = step else { return };
+        let report = &mut self.scheduler.report;
+        report.step = Some(facts);
+        report.prompt_tokens = u64::from(facts.prefill_rows);
+        let load = &mut self.load;
+        load.steps += 1;
+        // `now` was read before the step ran.
+        load.last_step = now.plus(facts.elapsed);
+        let seconds = facts.elapsed.max(Duration::from_nanos(1)).as_secs_f64();
+        average(&mut load.step_s, seconds);
+        average(&mut load.tokens_per_s, report.generated_tokens as f64 / seconds);
+        average(&mut load.requests_per_s, f64::from(report.done) / seconds);
+        if facts.prefill_rows > 0 {
+            average(&mut load.prefill_tokens_per_s, f64::from(facts.prefill_rows) / seconds);
+        }
+    }
+
+    fn publish_load(&mut self) {
+        let scheduler = &self.scheduler;
+        let load = &mut self.load;
+        load.running = scheduler.running();
+        load.waiting = scheduler.queue.len();
+        load.waiting_prompt_tokens = scheduler.backlog_tokens;
+        load.blocks_used = scheduler.pool.owned() + scheduler.pool.resting();
+        load.blocks_cached = scheduler.pool.cached();
+        load.blocks_total = scheduler.pool.total();
+        self.shared.publish(*load);
+    }
+}
+
+fn average(value: &mut f64, newest: f64) {
+    let weight = if *value == 0.0 { 1.0 } else { AVERAGE_WEIGHT };
+    *value += (newest - *value) * weight;
+}

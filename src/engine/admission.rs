@@ -28,8 +28,9 @@ impl Scheduler {
             {
                 if self.queue_head_is(blocked) {
                     self.admit_blocked(step, blocked);
+                    break;
                 }
-                break;
+                continue;
             }
             if self.fits(key.index) {
                 self.queue.take(tenant);

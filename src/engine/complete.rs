@@ -19,10 +19,8 @@ impl Scheduler {
         let mut scores = output.scores.drain(..);
         for part in &step.parts {
             let scores = scores.by_ref().take(part.scores as usize);
-            if self.part_is_current(part) {
-                self.complete_part(part, scores);
-            } else {
-                scores.for_each(drop);
+            if self.take_scores(part, scores) && self.part_is_current(part) {
+                self.complete_part(part);
             }
         }
         drop(scores);
@@ -42,7 +40,7 @@ impl Scheduler {
         seq.is_some_and(|seq| seq.id == part.seq.id && seq.epoch == part.epoch)
     }
 
-    fn complete_part(&mut self, part: &Part, scores: impl Iterator<Item = RowScore>) {
+    fn complete_part(&mut self, part: &Part) {
         let index = part.seq.index;
         let seq = &mut self.seqs[index];
         seq.computed = part.end;
@@ -54,9 +52,6 @@ impl Scheduler {
         let seq = &self.seqs[index];
         let (request_index, only_scores) = (seq.request, seq.tokens_max == 0);
         let all_computed = seq.computed == seq.known;
-        if part.scores > 0 && !self.send_scores(request_index, part.scores, scores) {
-            return;
-        }
         let request = &self.requests[request_index];
         let prompt_done = part.end >= request.prompt_tokens();
         if only_scores && all_computed {
@@ -67,23 +62,28 @@ impl Scheduler {
         }
     }
 
-    /// Sends prompt scores; false when they ended the request.
-    fn send_scores(
-        &mut self,
-        request_index: u32,
-        count: u32,
-        scores: impl Iterator<Item = RowScore>,
-    ) -> bool {
+    /// Sends a part's prompt scores, also when its sequence was preempted meanwhile; false when
+    /// they ended the request.
+    fn take_scores(&mut self, part: &Part, scores: impl Iterator<Item = RowScore>) -> bool {
+        if part.scores == 0 {
+            return true;
+        }
         let scores: Vec<RowScore> = scores.collect();
+        let seq = self.seqs.get(part.seq.index).filter(|seq| seq.id == part.seq.id);
+        let Some(seq) = seq else { return true };
+        let index = seq.request;
         // Minus infinity is a score that a masked token may have; a NaN is a fault.
-        if scores.len() != count as usize || scores.iter().any(|s| s.logprob.logprob.is_nan()) {
+        let count = part.scores as usize;
+        if scores.len() != count || scores.iter().any(|score| score.logprob.logprob.is_nan()) {
             self.report.rows_not_finite += 1;
-            self.fail(request_index, NOT_FINITE);
+            self.fail(index, NOT_FINITE);
             return false;
         }
-        let request = &mut self.requests[request_index];
-        request.scores_sent += count;
-        request.reply.send(Event::PromptScores(scores));
+        let request = &mut self.requests[index];
+        if request.scores_sent == part.scores_start {
+            request.scores_sent += part.scores;
+            request.reply.send(Event::PromptScores(scores));
+        }
         true
     }
 

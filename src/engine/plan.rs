@@ -1,6 +1,7 @@
 //! What runs in the next step: decodes first, then prompts that are under way, then new requests,
 //! up to the step's rows.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::policy::{self, Candidate};
@@ -23,26 +24,33 @@ impl Scheduler {
         let prefill_waits =
             !self.prefilling.is_empty() || (self.queue.len() > 0 && !self.slots_free.is_empty());
         let without = self.steps_without_prefill;
-        self.plan_decodes(step, policy::decode_rows_max(self.rows_max, prefill_waits, without));
+        let decodes = self.decoding.len();
+        let decode_rows_max = policy::decode_rows_max(self.rows_max, prefill_waits, without);
+        let looked_at = self.plan_decodes(step, 0..decodes, decode_rows_max);
         self.plan_prefills(step);
         self.admit(step, now);
+        // Rows that were kept for prefill and not used. New sequences stand behind these.
+        let looked_at = self.plan_decodes(step, looked_at..decodes, self.rows_max);
+        self.decode_start =
+            if decodes == 0 { 0 } else { (self.decode_start + looked_at) % decodes };
         let full = step.rows() >= self.rows_max;
         let starved = prefill_waits && full && step.prefill_rows == 0;
         self.steps_without_prefill = if starved { without + 1 } else { 0 };
     }
 
-    fn plan_decodes(&mut self, step: &mut Step, rows_max: u32) {
-        let count = self.decoding.len();
-        // With more sequences than rows, each step begins where the last one ended.
-        let start = if count > rows_max as usize { self.decode_start % count } else { 0 };
-        let mut looked_at = 0;
+    /// Adds the next tokens of a range of the decoding sequences; where it stopped.
+    fn plan_decodes(&mut self, step: &mut Step, range: Range<usize>, rows_max: u32) -> usize {
+        let count = range.end;
+        // When not all fit into a step, the next one begins where this one ended.
+        let start = if count == 0 { 0 } else { self.decode_start % count };
+        let mut looked_at = range.start;
         while looked_at < count && step.rows() < rows_max {
             let at = start + looked_at;
             let index = self.decoding[if at < count { at } else { at - count }];
             self.plan_decode(step, index);
             looked_at += 1;
         }
-        self.decode_start = start + looked_at;
+        looked_at
     }
 
     /// Adds a sequence's next token to the step. Adds nothing when its last token is being
@@ -62,11 +70,8 @@ impl Scheduler {
         if forks {
             self.plan_fork(step, index);
         }
+        self.init_slot(step, index);
         let seq = &mut self.seqs[index];
-        if !seq.slot_ready {
-            let request = &self.requests[seq.request];
-            step.plan.slot_inits.push(slot_init(seq, &request.prompt, &request.params));
-        }
         let key = SeqKey { index, id: seq.id };
         let row = step.rows();
         let plan = &mut step.plan;
@@ -86,7 +91,7 @@ impl Scheduler {
         seq.sampling += 1;
         let (epoch, end) = (seq.epoch, seq.scheduled);
         step.nexts.push(key);
-        step.parts.push(Part { seq: key, epoch, end, scores: 0, forks });
+        step.parts.push(Part { seq: key, epoch, end, scores: 0, scores_start: 0, forks });
         step.decode_rows += 1;
     }
 
@@ -123,13 +128,16 @@ impl Scheduler {
             self.plan_fork(step, index);
         }
         let first_row = step.rows();
-        self.init_slots(step, index);
+        self.init_slot(step, index);
         self.push_chunk_rows(step, index, rows);
         let scores = self.push_chunk_samples(step, index, first_row, rows);
+        let scores_start = self.requests[self.seqs[index].request].scores_sent;
         let seq = &mut self.seqs[index];
+        let scores_start = scores_start.max(seq.scheduled);
         seq.scheduled += rows;
         let key = SeqKey { index, id: seq.id };
-        step.parts.push(Part { seq: key, epoch: seq.epoch, end: seq.scheduled, scores, forks });
+        let (epoch, end) = (seq.epoch, seq.scheduled);
+        step.parts.push(Part { seq: key, epoch, end, scores, scores_start, forks });
         step.prefill_rows += rows;
         let (done, request) = (seq.scheduled == seq.known && !seq.ended, seq.request);
         let may_decode = seq.tokens_max > 0;
@@ -198,28 +206,24 @@ impl Scheduler {
 
     /// Samples a sequence's next token from a row, unless it may generate none.
     fn push_next(&mut self, step: &mut Step, index: u32, row: u32) {
-        let seq = &mut self.seqs[index];
+        let seq = &self.seqs[index];
         if seq.generated_soon() >= seq.tokens_max {
             return;
         }
+        self.init_slot(step, index);
+        let seq = &mut self.seqs[index];
         let kind = SampleKind::Next { output_index: seq.generated_soon() };
         step.plan.samples.push(SampleRow { row, slot: seq.slot, kind });
         step.nexts.push(SeqKey { index, id: seq.id });
         seq.sampling += 1;
     }
 
-    /// Tells the device of the slots of a sequence and of those born from it.
-    fn init_slots(&mut self, step: &mut Step, index: u32) {
-        let request = &self.requests[self.seqs[index].request];
-        let is_lead = request.lead == Some(index);
-        let others = request.choices.iter().copied().flatten().filter(|_| is_lead);
-        for other in others.chain([index]) {
-            let seq = &mut self.seqs[other];
-            let unborn = seq.phase == Phase::Unborn;
-            if !seq.slot_ready && (unborn || other == index) {
-                let init = slot_init(seq, &request.prompt, &request.params);
-                step.plan.slot_inits.push(init);
-            }
+    /// Tells the device whose slot it is, unless it knows.
+    fn init_slot(&mut self, step: &mut Step, index: u32) {
+        let seq = &mut self.seqs[index];
+        if !seq.slot_ready {
+            let request = &self.requests[seq.request];
+            step.plan.slot_inits.push(slot_init(seq, &request.prompt, &request.params));
         }
     }
 

@@ -379,6 +379,38 @@ impl Scheduler {
         self.config.running_max.min(self.limits.slots_total) - self.slots_free.len() as u32
     }
 
+    /// Ids and counts of all requests, for the message of a broken invariant; no content.
+    pub fn summary(&self) -> String {
+        use std::fmt::Write;
+        let pool = &self.pool;
+        let mut text = format!(
+            "step {}, blocks: {} available, {} owned, {} resting, {} reserved",
+            self.step,
+            pool.available(),
+            pool.owned(),
+            pool.resting(),
+            self.blocks_reserved
+        );
+        for (_, seq) in self.seqs.iter().take(64) {
+            let request = &self.requests[seq.request];
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
+                "; request {} choice {}: {:?}, {} known, {} scheduled, {} sampling, {} blocks, {} \
+                 preemptions",
+                request.id,
+                seq.choice,
+                seq.phase,
+                seq.known,
+                seq.scheduled,
+                seq.sampling,
+                seq.blocks.len(),
+                request.usage.preemptions
+            );
+        }
+        text
+    }
+
     /// Recomputes all counters (R41).
     pub fn check(&self) {
         let owned = self.seqs.iter().flat_map(|(_, seq)| seq.blocks.iter().chain(&seq.fork_source));
@@ -394,7 +426,9 @@ impl Scheduler {
         assert_eq!(waiting as u32, self.queue.len(), "waiting requests are in the queue");
         for (_, seq) in self.seqs.iter() {
             let room = seq.blocks.len() as u32 * self.limits.block_size_tokens;
-            assert!(seq.phase == Phase::Unborn || seq.scheduled <= room, "blocks cover positions");
+            // Before its fork a sequence reads the common prompt's last block from elsewhere.
+            let covered = seq.fork_source.is_some() || seq.scheduled <= room;
+            assert!(seq.phase == Phase::Unborn || covered, "blocks cover positions");
             assert!(seq.computed <= seq.scheduled, "computed positions were scheduled");
         }
     }

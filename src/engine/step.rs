@@ -24,8 +24,9 @@ pub(super) struct Part {
     pub epoch: u32,
     /// Positions computed when the step has completed.
     pub end: u32,
-    /// Prompt rows scored.
+    /// Prompt rows scored, and the position of the first.
     pub scores: u32,
+    pub scores_start: u32,
     /// Whether the step copies the common prompt's last block for the sequence.
     pub forks: bool,
 }

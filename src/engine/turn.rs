@@ -187,7 +187,8 @@ impl Engine {
         let idle = submitted || self.lost.is_some() || self.scheduler.trial.is_some();
         assert!(
             idle || self.scheduler.is_empty() || self.scheduler.report.step_faults > 0,
-            "something waits, nothing runs, and nothing could be planned"
+            "nothing could be planned: {}",
+            self.scheduler.summary()
         );
         None
     }

@@ -1,6 +1,7 @@
 //! The suite: tests through the rooms' public boundaries, one binary.
 #![allow(clippy::unwrap_used)]
 
+mod engine;
 mod golden;
 mod source;
 mod weights;

@@ -1,0 +1,8 @@
+//! The engine through submissions and events, on a simulated device and a clock moved by hand.
+
+mod cancel;
+mod faults;
+mod property;
+mod scenarios;
+mod thread;
+mod world;

@@ -1,0 +1,1 @@
+//! Cancellation in every state.

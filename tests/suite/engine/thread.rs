@@ -1,0 +1,1 @@
+//! The thread around the engine.

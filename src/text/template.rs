@@ -1,6 +1,7 @@
 //! Chat templates: messages to a prompt, as `transformers` renders them with Jinja2.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
@@ -164,9 +165,17 @@ impl ChatTemplate {
         let mut out = LimitedWriter { bytes: Vec::new(), limit: self.limits.rendered_bytes_max };
         let template = self.environment.get_template(name);
         let template = template.map_err(|error| template_error(&error, self.limits))?;
-        template
-            .render_captured_to(Value::from_pairs(variables), &mut out)
-            .map_err(|error| template_error(&error, self.limits))?;
+        let render = || template.render_captured_to(Value::from_pairs(variables), &mut out);
+        // Fuzzing found templates over which the engine itself panics (minijinja 3.0.5: an empty
+        // list reversed by a slice). What a request made it do must end as that request's error.
+        // The environment is only read, and a half-written output is dropped.
+        match catch_unwind(AssertUnwindSafe(render)) {
+            Ok(rendered) => rendered.map_err(|error| template_error(&error, self.limits))?,
+            Err(_) => {
+                let message = "the template engine failed on them";
+                return Err(TextError::Template(message.to_owned()));
+            }
+        };
         String::from_utf8(out.bytes)
             .map_err(|error| TextError::Template(format!("its output is not UTF-8: {error}")))
     }

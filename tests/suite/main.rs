@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod engine;
+mod fuzz;
 mod golden;
 mod source;
 mod weights;

@@ -152,3 +152,19 @@ fn kwargs_are_variables_but_cannot_replace_the_request() {
     chat.kwargs.insert("messages".to_owned(), json!([]));
     assert!(matches!(template.render(&chat), Err(TextError::Template(_))));
 }
+
+/// Qwen 3's template walks `messages[::-1]`. On an empty list the engine's slice reads element 0
+/// and panics; found by mutating templates. The request gets an error, the thread goes on.
+#[test]
+fn a_panic_of_the_template_engine_is_an_error_of_the_request() {
+    let template = compiled("{% for m in messages[::-1] %}{{ m.content }}{% endfor %}");
+    let none = ChatInput::default();
+    match template.render(&none) {
+        Ok(rendered) => assert_eq!(rendered.text(), "", "the engine was mended"),
+        Err(TextError::Template(says)) => {
+            assert!(says.contains("template engine failed"), "{says}")
+        }
+        Err(other) => panic!("{other}"),
+    }
+    assert_eq!(template.render(&chat("hi")).unwrap().text(), "hi");
+}

@@ -1,0 +1,8 @@
+//! What is fuzzed: one plain function for each target, which takes any bytes and must neither
+//! panic nor break what it says. `cargo fuzz` calls them through `fuzz_targets/`, and
+//! `tests/suite/fuzz.rs` calls them with seeded mutations of good inputs.
+
+#![allow(missing_docs)]
+
+pub mod model_files;
+pub mod template;

@@ -1,0 +1,114 @@
+//! Mutations of byte strings, each from the seed and its number alone.
+
+/// Lengths and counts that break arithmetic.
+const NUMBERS: [u64; 14] = [
+    0,
+    1,
+    2,
+    31,
+    255,
+    4096,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    1 << 32,
+    1 << 40,
+    i64::MAX as u64,
+    1 << 63,
+    u64::MAX,
+];
+/// Pieces of the formats, so that mutations get past the first check.
+const PIECES: [&[u8]; 16] = [
+    b"\"",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"0",
+    b"-1",
+    b"1e999",
+    b"null",
+    b"{{",
+    b"}}",
+    b"{%",
+    b"%}",
+    b"\xff\xfe",
+];
+
+/// Draws mutations of a set of inputs.
+pub struct Mutator<'a> {
+    inputs: &'a [Vec<u8>],
+    state: u64,
+}
+
+impl<'a> Mutator<'a> {
+    pub fn new(seed: u64, inputs: &'a [Vec<u8>]) -> Self {
+        Self { inputs, state: seed }
+    }
+
+    /// One of the inputs with one to four changes.
+    pub fn mutate(&mut self) -> Vec<u8> {
+        let mut bytes = self.pick().to_vec();
+        for _ in 0..=self.below(4) {
+            self.change(&mut bytes);
+        }
+        bytes
+    }
+
+    fn change(&mut self, bytes: &mut Vec<u8>) {
+        let at = self.below(bytes.len() + 1);
+        let some = self.below(bytes.len() - at + 1).min(1 + self.below(64));
+        match self.below(9) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+            1 if at < bytes.len() => bytes[at] = self.next() as u8,
+            2 => {
+                let number = NUMBERS[self.below(NUMBERS.len())].to_le_bytes();
+                let width = [1, 4, 8][self.below(3)].min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&number[..width]);
+            }
+            3 => bytes.truncate(at),
+            4 => drop(bytes.drain(at..at + some)),
+            5 => {
+                let copy = bytes[at..at + some].to_vec();
+                let to = self.below(bytes.len() + 1);
+                bytes.splice(to..to, copy);
+            }
+            6 => {
+                let piece = PIECES[self.below(PIECES.len())];
+                bytes.splice(at..at + some.min(self.below(4)), piece.iter().copied());
+            }
+            7 => {
+                let other = self.pick();
+                let from = self.below(other.len() + 1);
+                let len = self.below(other.len() - from + 1).min(64);
+                let part = other[from..from + len].to_vec();
+                bytes.splice(at..at + some, part);
+            }
+            _ => {
+                let repeats = 1 + self.below(200);
+                let part = bytes[at..at + some.min(8)].to_vec();
+                bytes.splice(at..at, part.repeat(repeats));
+            }
+        }
+    }
+
+    fn pick(&mut self) -> &'a [u8] {
+        let index = self.below(self.inputs.len());
+        &self.inputs[index]
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

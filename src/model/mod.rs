@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod decoder;
+mod demo;
 mod error;
 pub mod families;
 mod fields;

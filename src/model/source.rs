@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::checkpoint::Checkpoint;
+use super::demo;
 use super::error::ModelError;
 use super::hub::HubId;
 use super::weights::{DummyWeights, GgufVocabulary, SafetensorsWeights};
@@ -72,8 +73,12 @@ pub struct SourceOptions {
 /// [`ModelError`] naming the file that is missing, too large or malformed, and what to do.
 pub fn resolve(model: &str, options: &SourceOptions) -> Result<ModelFiles, ModelError> {
     let path = Path::new(model);
-    if model == "demo" {
-        return Err(refuse(model, "this build has no demo model"));
+    if model == demo::NAME {
+        let mut files = demo::files(options.dummy.as_ref())?;
+        if let Some(elsewhere) = options.tokenizer.as_deref() {
+            files.tokenizer = tokenizer_files(elsewhere, &mut files.files)?;
+        }
+        return Ok(files);
     }
     if path.is_dir() {
         return folder(path, options);

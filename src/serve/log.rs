@@ -1,0 +1,23 @@
+//! Log lines: to standard error, for people or machines. Prompts and outputs never enter them.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging for the process. A filter that cannot be read becomes "info", with a warning.
+pub fn init(config: &LogConfig) {
+    let (filter, problem) = match EnvFilter::try_new(&config.level) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call (tests run several servers in one process) keeps the first subscriber.
+    let _ = match config.format {
+        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Json => builder.json().finish().try_init(),
+    };
+    if let Some(error) = problem {
+        tracing::warn!(level = config.level, %error, "--log-level is not a filter; using info");
+    }
+}

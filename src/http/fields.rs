@@ -196,7 +196,7 @@ impl Unless {
             (Unless::Empty, Value::Object(map)) => map.is_empty(),
             (Unless::Empty, Value::String(text)) => text.is_empty(),
             (Unless::Bool(fine), Value::Bool(value)) => fine == *value,
-            (Unless::Integer(fine), Value::Number(value)) => value.as_i64() == Some(fine),
+            (Unless::Integer(fine), Value::Number(value)) => value.as_f64() == Some(fine as f64),
             (Unless::OneOf(fine), Value::String(value)) => fine.contains(&value.as_str()),
             (Unless::Type(fine), Value::Object(map)) => {
                 map.get("type").and_then(Value::as_str) == Some(fine)

@@ -4,5 +4,6 @@
 mod engine;
 mod fuzz;
 mod golden;
+mod http;
 mod source;
 mod weights;

@@ -1,0 +1,9 @@
+//! The HTTP room through its router and through sockets.
+
+mod bad_input;
+mod endings;
+mod fold;
+mod rig;
+mod routes;
+mod sockets;
+mod wire;

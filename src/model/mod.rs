@@ -52,12 +52,17 @@ pub struct OpenOptions {
 }
 
 /// A model that is ready to run.
-#[derive(Debug)]
 pub struct Opened<B: Backend> {
     /// Runs its steps.
     pub runner: Runner<B>,
     /// What it is, for people and for the rooms above.
     pub info: ModelInfo,
+}
+
+impl<B: Backend> std::fmt::Debug for Opened<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("runner", &self.runner).field("info", &self.info).finish()
+    }
 }
 
 /// What a model is.

@@ -239,7 +239,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             MlpSpec::Moe { experts, width, params } => {
                 let block = format!("{at}{}", spec.names.moe.block);
                 let router = self.linear(&[(format!("{block}.gate"), *experts)], hidden, false)?;
-                let (gate_up, down) = self.experts(&block, *experts, *width)?;
+                let [gate_up, down] = self.experts(&block, *experts, *width)?;
                 let weights = MoeWeights { router, gate_up, down };
                 Ok(Mlp::Moe { params: *params, weights })
             }
@@ -252,7 +252,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         block: &str,
         experts: u32,
         width: u32,
-    ) -> Result<(Vec<B::Weight>, Vec<B::Weight>), ModelError> {
+    ) -> Result<[Vec<B::Weight>; 2], ModelError> {
         let (names, hidden) = (self.spec.names.moe, self.spec.hidden_size);
         let mut gate_up = Vec::with_capacity(experts as usize);
         let mut down = Vec::with_capacity(experts as usize);
@@ -262,14 +262,14 @@ impl<'a, B: Backend> Loader<'a, B> {
             gate_up.push(self.linear(&parts, hidden, false)?);
             down.push(self.linear(&[(part(names.down), hidden)], width, false)?);
         }
-        Ok((gate_up, down))
+        Ok([gate_up, down])
     }
 
     /// Tensors that nobody took and that are not known to be redundant.
     fn unused(&self) -> Vec<String> {
         let redundant = |name: &str| {
-            // Frequencies follow from the configuration or were read with it; a tied head repeats the embedding; images
-            // are refused where requests are read.
+            // Frequencies follow from the configuration or were read with it; a tied head repeats
+            // the embedding; images are refused where requests are read.
             name.ends_with("rotary_emb.inv_freq")
                 || name == ROPE_FACTORS
                 || (self.spec.tied_embeddings && name.ends_with("lm_head.weight"))

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::error::ModelError;
 use super::super::fields::Fields;
 use super::super::rope;
-use super::super::spec::{EXPERTS_MAX, MlpSpec, ModelSpec, MoeNames};
+use super::super::spec::{MlpSpec, ModelSpec, MoeNames};
 use super::{Common, activation, read, window};
 use crate::backend::MoeParams;
 
@@ -13,12 +13,11 @@ use crate::backend::MoeParams;
 pub(super) fn mixtral(fields: Fields, max_model_len: Option<u32>) -> Result<ModelSpec, ModelError> {
     let fields = fields.with_defaults(json!({
         "rms_norm_eps": 1e-5, "hidden_act": "silu", "num_experts_per_tok": 2,
-        "num_local_experts": 8,
     }));
     let common = read(fields, "MixtralForCausalLM", max_model_len)?;
     let Common { mut fields, mut spec, rope: base, .. } = common;
     spec.activation = activation(&mut fields, "hidden_act")?.unwrap_or(spec.activation);
-    let experts = fields.size("num_local_experts", EXPERTS_MAX)?;
+    let experts = super::experts(&mut fields)?;
     let experts_per_token = fields.size("num_experts_per_tok", experts)?;
     let params = MoeParams { experts_per_token, normalise: true, activation: spec.activation };
     let width = spec.mlp_width;

@@ -16,8 +16,9 @@ use super::error::ModelError;
 use super::fields::Fields;
 use super::rope::RopeBase;
 use super::spec::{
-    Biases, CONTEXT_TOKENS_MAX, EmbeddingScale, HEAD_DIM_MAX, HEADS_MAX, HIDDEN_SIZE_MAX,
-    LAYERS_MAX, LayerSpec, MlpSpec, ModelSpec, TensorNames, VOCAB_SIZE_MAX, WIDTH_MAX,
+    Biases, CONTEXT_TOKENS_MAX, EXPERTS_MAX, EmbeddingScale, HEAD_DIM_MAX, HEADS_MAX,
+    HIDDEN_SIZE_MAX, LAYERS_MAX, LayerSpec, MlpSpec, ModelSpec, TensorNames, VOCAB_SIZE_MAX,
+    WIDTH_MAX,
 };
 use crate::backend::{Activation, NormKind};
 use crate::ids::TokenId;
@@ -192,6 +193,20 @@ fn local_layers(
         }
     };
     types.into_iter().map(one).collect()
+}
+
+/// The number of experts: `num_local_experts` everywhere in transformers 5, in earlier releases
+/// `num_experts` for some families.
+fn experts(fields: &mut Fields) -> Result<u32, ModelError> {
+    let old = fields.u32("num_experts", 1..=EXPERTS_MAX)?;
+    let new = fields.u32("num_local_experts", 1..=EXPERTS_MAX)?;
+    match (old, new) {
+        (Some(old), Some(new)) if old != new => {
+            Err(fields.wrong("num_experts", format!("{old}, but num_local_experts is {new}")))
+        }
+        (None, None) => Err(fields.wrong("num_experts", "missing, expected a whole number")),
+        (old, new) => Ok(new.or(old).unwrap_or_default()),
+    }
 }
 
 /// The window of local layers, where a model may have none.

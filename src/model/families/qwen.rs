@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::error::ModelError;
 use super::super::fields::Fields;
 use super::super::rope;
-use super::super::spec::{Biases, EXPERTS_MAX, LAYERS_MAX, MlpSpec, ModelSpec, WIDTH_MAX};
+use super::super::spec::{Biases, LAYERS_MAX, MlpSpec, ModelSpec, WIDTH_MAX};
 use super::{Common, activation, local_layers, read, window};
 use crate::backend::MoeParams;
 
@@ -82,7 +82,7 @@ fn windows_from_layer(common: &mut Common) -> Result<(), ModelError> {
 fn experts(common: &mut Common) -> Result<(), ModelError> {
     let fields = &mut common.fields;
     let activation = activation(fields, "hidden_act")?.unwrap_or(common.spec.activation);
-    let experts = fields.size("num_experts", EXPERTS_MAX)?;
+    let experts = super::experts(fields)?;
     let width = fields.size("moe_intermediate_size", WIDTH_MAX / 2)?;
     let params = MoeParams {
         experts_per_token: fields.size("num_experts_per_tok", experts)?,

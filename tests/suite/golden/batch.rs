@@ -15,8 +15,10 @@ fn params(seed: u64) -> SamplingParams {
     SamplingParams { temperature: 1.0, seed, logprobs: Some(5), ..SamplingParams::greedy() }
 }
 
-/// The sampled tokens with the bits of their log-probabilities.
-fn bits(sampled: &[SampledToken]) -> Vec<(u32, u32, Vec<(u32, u32)>)> {
+/// A sampled token, its log-probability's bits, and the highest ones with theirs.
+type Bits = (u32, u32, Vec<(u32, u32)>);
+
+fn bits(sampled: &[SampledToken]) -> Vec<Bits> {
     sampled
         .iter()
         .map(|s| {

@@ -10,3 +10,4 @@ mod fixture;
 mod gguf;
 mod greedy;
 mod logits;
+mod opening;

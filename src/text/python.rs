@@ -156,6 +156,10 @@ pub(super) fn method(
             let (left, right) = (name != "rstrip", name != "lstrip");
             Ok(Value::from(strip(text, chars, left, right)))
         }
+        "title" => {
+            let () = from_args(args)?;
+            Ok(Value::from(title(text)))
+        }
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
             Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
@@ -200,6 +204,22 @@ pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: b
     let drop = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if left { text.trim_start_matches(drop) } else { text };
     if right { text.trim_end_matches(drop) } else { text }
+}
+
+/// `str.title`: a letter is upper case unless another letter stands before it. (Jinja2's filter of
+/// this name is another function, which minijinja has.)
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    for c in text.chars() {
+        if in_word {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        in_word = c.is_lowercase() || c.is_uppercase();
+    }
+    out
 }
 
 /// The `sequence` test: what has a length and items, in Python also strings and mappings.

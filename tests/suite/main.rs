@@ -6,4 +6,5 @@ mod fuzz;
 mod golden;
 mod http;
 mod source;
+mod text;
 mod weights;

@@ -365,7 +365,9 @@ fn text_row(param: &'static str, error: &TextError) -> Row {
         TextError::TemplateLimit { .. } => {
             (StatusCode::BAD_REQUEST, INVALID, "chat_template_limit")
         }
-        TextError::UnknownToken { .. } => (StatusCode::BAD_REQUEST, INVALID, "invalid_value"),
+        TextError::Untokenizable | TextError::UnknownToken { .. } => {
+            (StatusCode::BAD_REQUEST, INVALID, "invalid_value")
+        }
     };
     Row { status, kind, code, param: Some(param.to_owned()), retry: Retry::Unsaid }
 }

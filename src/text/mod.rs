@@ -43,6 +43,11 @@ pub enum TextError {
         /// The limit.
         limit: u64,
     },
+    /// A text that the tokenizer's regular expressions give up on.
+    #[error(
+        "the tokenizer gives up on this text; it may hold a very long run of one kind of character"
+    )]
+    Untokenizable,
     /// A token id that is not in the vocabulary.
     #[error("token id {id} is not in the vocabulary of {vocab_size} tokens")]
     UnknownToken {
@@ -265,10 +270,7 @@ impl Text {
     /// # Errors
     /// [`TextError`].
     pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<TokenId>, TextError> {
-        match rendered.mark {
-            None => self.tokenizer.encode(&rendered.text, false),
-            Some(mark) => self.tokenizer.encode_marked(&rendered.text, mark),
-        }
+        self.tokenizer.encode_marked(&rendered.text, rendered.mark)
     }
 
     /// Tokens of plain text. `add_special_tokens` adds what the tokenizer's post-processor adds

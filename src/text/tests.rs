@@ -159,6 +159,35 @@ fn bytes_are_tokens_where_there_is_no_tokenizer() {
     assert_eq!(text.min_tokens(10), 10);
 }
 
+/// A run of more than ten million spaces made the regular expression library panic.
+#[test]
+fn a_text_that_the_tokenizer_gives_up_on_is_an_error() {
+    let mut json: Value = serde_json::from_slice(&byte_level_json()).unwrap();
+    // Needs exponentially many steps, so that a short text will do.
+    let pattern = json!({"Regex": "(?:a|aa)+b"});
+    json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+    ]});
+    let source = hugging_face(json.to_string().into_bytes(), json!({"chat_template": CHATML}));
+    let text = Text::open(source, None, LIMITS).unwrap();
+    let long = "a".repeat(60) + "cb";
+    assert_eq!(text.encode(&long, false), Err(TextError::Untokenizable));
+    let rendered = text.render(&user(long)).unwrap();
+    assert_eq!(text.encode_rendered(&rendered), Err(TextError::Untokenizable));
+    assert_eq!(text.encode("hello", false).unwrap().len(), 1);
+}
+
+/// Merges whose union is longer than every token made the `tokenizers` crate panic.
+#[test]
+fn merges_that_make_no_token_are_refused() {
+    let mut json: Value = serde_json::from_slice(&byte_level_json()).unwrap();
+    json["model"]["merges"] = json!([["hello", "hello"]]);
+    let source = hugging_face(json.to_string().into_bytes(), json!({}));
+    let error = Text::open(source, None, LIMITS).unwrap_err();
+    assert!(error.to_string().starts_with("tokenizer.json"), "{error}");
+}
+
 #[test]
 fn broken_files_are_refused_by_name() {
     let mut source = hugging_face(b"{".to_vec(), json!({}));

@@ -1,12 +1,13 @@
 //! Text to tokens: a `tokenizers` pipeline, or bytes.
 
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use tokenizers::AddedToken;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::tokenizer::{Model, OffsetType, PreTokenizer};
-use tokenizers::{AddedToken, PreTokenizedString};
+use tokenizers::tokenizer::{Model, OffsetReferential, OffsetType, PreTokenizer};
 
 use super::TextError;
 use super::decoder::TokenDecoder;
@@ -20,6 +21,9 @@ pub(super) struct Tokenizer {
     table: Arc<TokenTable>,
     /// Strings of the special tokens.
     special: Vec<String>,
+    /// What the post-processor adds before and after a text.
+    before: Vec<TokenId>,
+    after: Vec<TokenId>,
     /// At most how many bytes of text become one byte of a token, or `None` if unbounded.
     shrink: Option<usize>,
 }
@@ -48,6 +52,8 @@ impl Tokenizer {
             encoder: Encoder::Bytes,
             table: Arc::new(table),
             special: Vec::new(),
+            before: Vec::new(),
+            after: Vec::new(),
             shrink: Some(1),
         }
     }
@@ -58,8 +64,11 @@ impl Tokenizer {
         config: &Map<String, Value>,
         roles: &SpecialRoles,
     ) -> Result<Self, TextError> {
-        let mut pipeline = tokenizers::Tokenizer::from_bytes(tokenizer_json)
-            .map_err(|error| TextError::Tokenizer(format!("tokenizer.json: {error}")))?;
+        // The crate panics on some malformed files, such as merges that make no token.
+        let read = panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(tokenizer_json));
+        let read = read.unwrap_or_else(|_| Err("it is malformed".into()));
+        let mut pipeline =
+            read.map_err(|error| TextError::Tokenizer(format!("tokenizer.json: {error}")))?;
         add_configured_tokens(&mut pipeline, config, roles)?;
         set_post_processor(&mut pipeline, config, roles)?;
         Self::pipeline(pipeline)
@@ -97,10 +106,13 @@ impl Tokenizer {
         let special = added.values().filter(|token| token.special);
         let strips = added.values().any(|token| token.lstrip || token.rstrip);
         let model_keeps_bytes = keeps_bytes(&pipeline);
+        let (before, after) = affixes(&pipeline)?;
         Ok(Self {
             special: special.map(|token| token.content.clone()).collect(),
             shrink: shrink(&normalizer).filter(|_| !strips && model_keeps_bytes),
             table: Arc::new(table),
+            before,
+            after,
             encoder: Encoder::Pipeline(Box::new(pipeline)),
         })
     }
@@ -135,39 +147,32 @@ impl Tokenizer {
         text: &str,
         add_special_tokens: bool,
     ) -> Result<Vec<TokenId>, TextError> {
-        match &self.encoder {
-            Encoder::Bytes => self.encode_bytes(text),
-            Encoder::Pipeline(pipeline) => {
-                let encoding = pipeline.encode_fast(text, add_special_tokens).map_err(broken)?;
-                Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
-            }
+        let ids = self.encode_marked(text, None)?;
+        if !add_special_tokens || (self.before.is_empty() && self.after.is_empty()) {
+            return Ok(ids);
         }
+        Ok([&self.before[..], &ids, &self.after].concat())
     }
 
     /// Tokens of a text in which `mark` breaks what must not be a special token; the mark itself
-    /// gives no token. This is what [`encode`](Self::encode) does, with one step more after the
-    /// search for special tokens.
-    pub(super) fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<TokenId>, TextError> {
-        let pipeline = match &self.encoder {
-            Encoder::Bytes => return self.encode_bytes(&text.replace(mark, "")),
-            Encoder::Pipeline(pipeline) => pipeline,
-        };
-        let added = pipeline.get_added_vocabulary();
-        let mut parts: PreTokenizedString =
-            added.extract_and_normalize(pipeline.get_normalizer(), text);
-        let unmarked = parts.split(|_, mut part| {
-            if part.get().contains(mark) {
-                part.replace(mark, "")?;
+    /// gives no token.
+    pub(super) fn encode_marked(
+        &self,
+        text: &str,
+        mark: Option<char>,
+    ) -> Result<Vec<TokenId>, TextError> {
+        match &self.encoder {
+            Encoder::Bytes => match mark {
+                Some(mark) => self.encode_bytes(&text.replace(mark, "")),
+                None => self.encode_bytes(text),
+            },
+            // Oniguruma gives up on some texts (ten million steps for one match), and its binding
+            // panics then. Nothing is left half done: the pipeline is not changed by its use.
+            Encoder::Pipeline(pipeline) => {
+                let ids = AssertUnwindSafe(|| pipeline_ids(pipeline, text, mark));
+                panic::catch_unwind(ids).unwrap_or_else(|_| Err(TextError::Untokenizable))
             }
-            Ok([part])
-        });
-        unmarked.map_err(broken)?;
-        if let Some(pre_tokenizer) = pipeline.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut parts).map_err(broken)?;
         }
-        parts.tokenize(|part| pipeline.get_model().tokenize(part.get())).map_err(broken)?;
-        let encoding = parts.into_encoding(None, 0, OffsetType::None).map_err(broken)?;
-        Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
     }
 
     fn encode_bytes(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
@@ -305,6 +310,63 @@ pub(super) fn add_around(
         .map_err(|error| TextError::Tokenizer(error.to_string()))?;
     pipeline.with_post_processor(Some(processor));
     Ok(())
+}
+
+/// What `tokenizers::Tokenizer::encode` does without a post-processor, with one step more: the mark
+/// is dropped after the search for special tokens.
+fn pipeline_ids(
+    pipeline: &tokenizers::Tokenizer,
+    text: &str,
+    mark: Option<char>,
+) -> Result<Vec<TokenId>, TextError> {
+    let added = pipeline.get_added_vocabulary();
+    let mut parts = added.extract_and_normalize(pipeline.get_normalizer(), text);
+    if let Some(mark) = mark {
+        let unmarked = parts.split(|_, mut part| {
+            if part.get().contains(mark) {
+                part.replace(mark, "")?;
+            }
+            Ok([part])
+        });
+        unmarked.map_err(broken)?;
+    }
+    if let Some(pre_tokenizer) = pipeline.get_pre_tokenizer() {
+        pre_tokenizer.pre_tokenize(&mut parts).map_err(broken)?;
+    }
+    let mut ids = Vec::new();
+    for (part, _, tokens) in parts.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+        match tokens {
+            Some(tokens) => ids.extend(tokens.iter().map(|token| TokenId(token.id))),
+            None => {
+                let tokens = pipeline.get_model().tokenize(part).map_err(broken)?;
+                ids.extend(tokens.iter().map(|token| TokenId(token.id)));
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// What the post-processor adds before and after a text.
+fn affixes(pipeline: &tokenizers::Tokenizer) -> Result<(Vec<TokenId>, Vec<TokenId>), TextError> {
+    let encode = |probe: &str, add_special_tokens| {
+        let encoding = pipeline.encode_fast(probe, add_special_tokens).map_err(broken)?;
+        Ok(encoding.get_ids().iter().copied().map(TokenId).collect::<Vec<_>>())
+    };
+    for probe in ["a", "0", "."] {
+        let (plain, full) = (encode(probe, false)?, encode(probe, true)?);
+        if plain.is_empty() {
+            continue;
+        }
+        let start = full.windows(plain.len()).position(|window| window == plain);
+        return match start {
+            Some(start) => Ok((full[..start].to_vec(), full[start + plain.len()..].to_vec())),
+            None => {
+                let message = "tokenizer.json: the post-processor changes the tokens of a text";
+                Err(TextError::Tokenizer(message.to_owned()))
+            }
+        };
+    }
+    Ok((encode("", true)?, Vec::new()))
 }
 
 /// Whether each byte of a text is in exactly one token: not if unknown characters are fused.

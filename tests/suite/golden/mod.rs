@@ -11,3 +11,4 @@ mod gguf;
 mod greedy;
 mod logits;
 mod opening;
+mod scheduled;

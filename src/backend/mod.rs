@@ -7,7 +7,11 @@
 //!
 //! Ops on a stream device only enqueue; their failure surfaces at [`Backend::read`].
 
+#[cfg(test)]
+mod conformance;
 pub mod cpu;
+#[cfg(test)]
+mod reference;
 mod tensor;
 
 pub use tensor::{DType, HostTensor, TensorError};

@@ -16,6 +16,10 @@ use super::weight::{Part, Weight};
 /// bandwidth, against the tenth of a microsecond that taking a task costs.
 const TASK_BYTES: usize = 32 << 10;
 
+/// Rows of activations up to which decoding weights again for some rows of them costs less than
+/// writing decoded weights to memory.
+const DOT_ROWS_MAX: usize = 16;
+
 /// What all tasks of a product share.
 #[derive(Clone, Copy)]
 struct Product<'a> {
@@ -43,7 +47,7 @@ pub(super) fn linear(
     pool.run(tasks, &|thread, task| {
         let (part, first) = product.task(task);
         let rows = product.task_rows(part).min(part.rows - first);
-        if product.x.count() == 1 {
+        if product.x.count() <= DOT_ROWS_MAX {
             product.dot(part, first, rows);
         } else {
             product.multiply(part, first, rows, &mut scratches.lock(thread).panel);
@@ -54,7 +58,7 @@ pub(super) fn linear(
 impl<'a> Product<'a> {
     /// Weight rows of one task.
     fn task_rows(&self, part: &Part) -> usize {
-        if self.x.count() > 1 {
+        if self.x.count() > DOT_ROWS_MAX {
             return PANEL_ROWS;
         }
         (TASK_BYTES / part.row_bytes()).next_multiple_of(4).clamp(4, part.rows.max(4))
@@ -73,14 +77,13 @@ impl<'a> Product<'a> {
         unreachable!("task {task} is below the number of tasks")
     }
 
-    /// One row of activations: weights are decoded in registers.
+    /// A few rows of activations: weights are decoded in registers.
     fn dot(&self, part: &Part, first: usize, rows: usize) {
-        // SAFETY: each task has its own output columns.
-        let out = unsafe { self.out.part(0, part.first + first, rows) };
-        with_format(part.dtype, Dot { product: self, part, first, out });
-        if let Some(bias) = self.weight.bias(part.first + first) {
-            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-        }
+        let (to, stride) = self.out.place(0, part.first + first);
+        // SAFETY: each task has its own output columns, and `out` has `x`'s row count.
+        let out = unsafe { Out::new(to, stride, false) };
+        with_format(part.dtype, Dot { product: self, part, first, rows, out });
+        self.add_bias(part.first + first, rows);
     }
 
     /// Several rows of activations: weights are decoded once into a panel that all rows use.
@@ -102,12 +105,15 @@ impl<'a> Product<'a> {
                 out: unsafe { Out::new(to, stride, start > 0) },
             });
         }
-        if let Some(bias) = self.weight.bias(column) {
-            for row in 0..self.x.count() {
-                // SAFETY: as above.
-                let out = unsafe { self.out.part(row, column, rows) };
-                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-            }
+        self.add_bias(column, rows);
+    }
+
+    fn add_bias(&self, column: usize, columns: usize) {
+        let Some(bias) = self.weight.bias(column) else { return };
+        for row in 0..self.x.count() {
+            // SAFETY: each task has its own output columns.
+            let out = unsafe { self.out.part(row, column, columns) };
+            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
         }
     }
 }
@@ -116,7 +122,8 @@ struct Dot<'a> {
     product: &'a Product<'a>,
     part: &'a Part,
     first: usize,
-    out: &'a mut [f32],
+    rows: usize,
+    out: Out,
 }
 
 impl WithFormat for Dot<'_> {
@@ -125,7 +132,10 @@ impl WithFormat for Dot<'_> {
     fn with<F: Format>(self) {
         self.product.kernels.run(DotRows::<F> {
             weights: self.part.weights(self.first),
-            x: self.product.x.padded(0),
+            columns: self.rows,
+            x: self.product.x.all(),
+            x_stride: self.product.x.stride(),
+            x_rows: self.product.x.count(),
             out: self.out,
             format: PhantomData,
         });

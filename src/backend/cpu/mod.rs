@@ -19,6 +19,8 @@ mod rows;
 mod sample;
 mod sampler;
 mod scratch;
+#[cfg(test)]
+mod tests;
 mod weight;
 
 pub use batch::Batch;

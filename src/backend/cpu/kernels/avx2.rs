@@ -73,6 +73,10 @@ impl Simd for Avx2 {
             let sum = _mm256_fmadd_ps(w[1], x[1], _mm256_fmadd_ps(w[0], x[0], sum));
             _mm256_fmadd_ps(w[3], x[3], _mm256_fmadd_ps(w[2], x[2], sum))
         };
+        fn words(words: [u32; 8]) -> Bytes = {
+            let w = words.map(u32::cast_signed);
+            _mm256_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7])
+        };
         fn bits(a: Bytes, shift: u32, mask: u8) -> Bytes = _mm256_and_si256(
             _mm256_srl_epi16(a, _mm_cvtsi32_si128(shift.cast_signed())),
             _mm256_set1_epi8(mask.cast_signed())
@@ -101,6 +105,7 @@ impl Simd for Avx2 {
             ]
         };
         fn scale_halves(a: Chunk, low: f32, high: f32) -> Chunk = scale(a, low, high);
+        fn prefetch(from: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(from.cast());
     }
 
     with_memory! {

@@ -71,6 +71,10 @@ impl Simd for Avx512 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))));
         fn multiply_add(sum: V, w: Chunk, x: Chunk) -> V =
             _mm512_fmadd_ps(w[1], x[1], _mm512_fmadd_ps(w[0], x[0], sum));
+        fn words(words: [u32; 8]) -> Bytes = {
+            let w = words.map(u32::cast_signed);
+            _mm256_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7])
+        };
         fn bits(a: Bytes, shift: u32, mask: u8) -> Bytes = _mm256_and_si256(
             _mm256_srl_epi16(a, _mm_cvtsi32_si128(shift.cast_signed())),
             _mm256_set1_epi8(mask.cast_signed())
@@ -97,6 +101,7 @@ impl Simd for Avx512 {
             _mm512_mul_ps(a[0], _mm512_set1_ps(low)),
             _mm512_mul_ps(a[1], _mm512_set1_ps(high)),
         ];
+        fn prefetch(from: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(from.cast());
     }
 
     with_memory! {
@@ -121,12 +126,42 @@ impl Simd for Avx512 {
             _mm512_storeu_ps(to.add(16), a[1]);
         };
         fn load_bytes(from: *const u8) -> Bytes = _mm256_loadu_si256(from.cast());
+        // All 16 values are made once and looked up: the index is the low 4 bits of a lane.
+        fn nibbles_less_8(from: *const u8, factor: f32) -> Chunk = {
+            let table = _mm512_mul_ps(_mm512_sub_ps(iota(), _mm512_set1_ps(8.0)),
+                _mm512_set1_ps(factor));
+            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+            [
+                _mm512_permutexvar_ps(low, table),
+                _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(low), table),
+            ]
+        };
+        fn nibbles_affine(from: *const u8, high: usize, factor: f32, offset: f32) -> Chunk = {
+            let table = _mm512_mul_ps(iota(), _mm512_set1_ps(factor));
+            let table = _mm512_sub_ps(table, _mm512_set1_ps(offset));
+            let mut first = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+            let mut second = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.add(16).cast()));
+            if high == 1 {
+                first = _mm512_srli_epi32::<4>(first);
+                second = _mm512_srli_epi32::<4>(second);
+            }
+            [_mm512_permutexvar_ps(first, table), _mm512_permutexvar_ps(second, table)]
+        };
         fn load_nibbles(from: *const u8) -> Bytes = {
             let pairs = _mm_loadu_si128(from.cast());
             let both = _mm256_set_m128i(_mm_srli_epi16::<4>(pairs), pairs);
             _mm256_and_si256(both, _mm256_set1_epi8(15))
         };
     }
+}
+
+/// 0 to 15.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+fn iota() -> V {
+    _mm512_setr_ps(
+        0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+    )
 }
 
 /// Lanes 8 apart are added, then 4 apart, then neighbours, then pairs of neighbours.

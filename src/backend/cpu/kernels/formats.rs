@@ -5,17 +5,33 @@
 use super::simd::{CHUNK, Simd};
 use crate::backend::DType;
 
-/// A stored type of weights. A row is a whole number of blocks; chunk `c` holds its values
-/// `32c..32c + 32`.
+/// A stored type of weights. A row is a whole number of blocks of [`Format::CHUNKS`] chunks.
 pub(crate) trait Format: 'static {
+    /// Chunks of a block.
+    const CHUNKS: usize;
+    /// Bytes of a block.
+    const BLOCK_BYTES: usize;
     /// Bytes of a value where each is stored by itself, so that rows may end within a chunk.
     const VALUE_BYTES: Option<usize>;
+    /// What a block's chunks share, decoded once.
+    type Shared: Copy + Default;
 
-    /// Decodes a chunk.
+    /// Decodes what a block's chunks share.
     ///
     /// # Safety
-    /// `row` points to a row that has the whole of chunk `chunk`.
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk;
+    /// `block` points to a block.
+    unsafe fn share<S: Simd>(simd: S, block: *const u8) -> Self::Shared;
+
+    /// Decodes chunk `part` of a block.
+    ///
+    /// # Safety
+    /// `block` points to a block, or, for types that store each value by itself, to a chunk.
+    unsafe fn decode<S: Simd>(
+        simd: S,
+        block: *const u8,
+        shared: &Self::Shared,
+        part: usize,
+    ) -> S::Chunk;
 }
 
 /// Something to do with a format that is known at run time.
@@ -48,45 +64,48 @@ pub(crate) fn with_format<A: WithFormat>(dtype: DType, action: A) -> A::Output {
     }
 }
 
-impl Format for F32 {
-    const VALUE_BYTES: Option<usize> = Some(4);
+/// Factors in the first half, offsets in the second.
+type Scales = [f32; CHUNK];
 
-    #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise.
-        unsafe { simd.load_f32(row.add(chunk * CHUNK * 4)) }
-    }
+/// A type that stores each value by itself, and how a chunk of it is loaded.
+macro_rules! plain {
+    ($format:ident, $bytes:literal, $load:ident) => {
+        impl Format for $format {
+            const CHUNKS: usize = 1;
+            const BLOCK_BYTES: usize = CHUNK * $bytes;
+            const VALUE_BYTES: Option<usize> = Some($bytes);
+            type Shared = ();
+
+            #[inline(always)]
+            unsafe fn share<S: Simd>(_: S, _: *const u8) {}
+
+            #[inline(always)]
+            unsafe fn decode<S: Simd>(simd: S, block: *const u8, (): &(), _: usize) -> S::Chunk {
+                // SAFETY: the caller's promise.
+                unsafe { simd.$load(block) }
+            }
+        }
+    };
 }
 
-impl Format for F16 {
-    const VALUE_BYTES: Option<usize> = Some(2);
-
-    #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise.
-        unsafe { simd.load_f16(row.add(chunk * CHUNK * 2)) }
-    }
-}
-
-impl Format for BF16 {
-    const VALUE_BYTES: Option<usize> = Some(2);
-
-    #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise.
-        unsafe { simd.load_bf16(row.add(chunk * CHUNK * 2)) }
-    }
-}
+plain!(F32, 4, load_f32);
+plain!(F16, 2, load_f16);
+plain!(BF16, 2, load_bf16);
 
 /// `{ d: f16, qs: [i8; 32] }`: `d * q`.
 impl Format for Q8_0 {
+    const CHUNKS: usize = 1;
+    const BLOCK_BYTES: usize = 34;
     const VALUE_BYTES: Option<usize> = None;
+    type Shared = ();
 
     #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise; a block has 34 bytes.
+    unsafe fn share<S: Simd>(_: S, _: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn decode<S: Simd>(simd: S, block: *const u8, (): &(), _: usize) -> S::Chunk {
+        // SAFETY: the caller's promise.
         unsafe {
-            let block = row.add(chunk * 34);
             let d = simd.half(read_u16(block));
             simd.scale(simd.widen(simd.load_bytes(block.add(2))), d)
         }
@@ -95,94 +114,140 @@ impl Format for Q8_0 {
 
 /// `{ d: f16, qs: [u8; 16] }`: `d * (q - 8)`, the low halves first.
 impl Format for Q4_0 {
+    const CHUNKS: usize = 1;
+    const BLOCK_BYTES: usize = 18;
     const VALUE_BYTES: Option<usize> = None;
+    type Shared = ();
 
     #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise; a block has 18 bytes.
-        unsafe {
-            let block = row.add(chunk * 18);
-            let d = simd.half(read_u16(block));
-            let q = simd.sub_bytes(simd.load_nibbles(block.add(2)), 8);
-            simd.scale(simd.widen(q), d)
-        }
+    unsafe fn share<S: Simd>(_: S, _: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn decode<S: Simd>(simd: S, block: *const u8, (): &(), _: usize) -> S::Chunk {
+        // SAFETY: the caller's promise.
+        unsafe { simd.nibbles_less_8(block.add(2), simd.half(read_u16(block))) }
     }
 }
 
 /// `{ d: f16, dmin: f16, scales: [u8; 12], qs: [u8; 128] }`: `d * scale * q - dmin * min`.
 impl Format for Q4K {
+    const CHUNKS: usize = 8;
+    const BLOCK_BYTES: usize = 144;
     const VALUE_BYTES: Option<usize> = None;
+    type Shared = Scales;
 
     #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise; a super-block has 144 bytes and 8 chunks.
-        unsafe {
-            let (block, part) = (row.add(chunk / 8 * 144), chunk % 8);
-            let (factor, offset) = scale_min(simd, block, part);
-            let qs = simd.load_bytes(block.add(16 + part / 2 * 32));
-            let q = simd.bits(qs, 4 * (part as u32 % 2), 15);
-            simd.scale_sub(simd.widen(q), factor, offset)
-        }
+    unsafe fn share<S: Simd>(simd: S, block: *const u8) -> Scales {
+        // SAFETY: the caller's promise.
+        unsafe { scales_and_mins(simd, block) }
+    }
+
+    #[inline(always)]
+    unsafe fn decode<S: Simd>(simd: S, block: *const u8, scales: &Scales, part: usize) -> S::Chunk {
+        let (factor, offset) = (scales[part], scales[CHUNK / 2 + part]);
+        // SAFETY: the caller's promise.
+        unsafe { simd.nibbles_affine(block.add(16 + part / 2 * 32), part % 2, factor, offset) }
     }
 }
 
 /// As [`Q4K`] with `qh: [u8; 32]` before `qs`: bit `part` of `qh` is the fifth bit.
 impl Format for Q5K {
+    const CHUNKS: usize = 8;
+    const BLOCK_BYTES: usize = 176;
     const VALUE_BYTES: Option<usize> = None;
+    type Shared = Scales;
 
     #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise; a super-block has 176 bytes and 8 chunks.
+    unsafe fn share<S: Simd>(simd: S, block: *const u8) -> Scales {
+        // SAFETY: the caller's promise.
+        unsafe { scales_and_mins(simd, block) }
+    }
+
+    #[inline(always)]
+    unsafe fn decode<S: Simd>(simd: S, block: *const u8, scales: &Scales, part: usize) -> S::Chunk {
+        // SAFETY: the caller's promise.
         unsafe {
-            let (block, part) = (row.add(chunk / 8 * 176), chunk % 8);
-            let (factor, offset) = scale_min(simd, block, part);
             let high = simd.bits(simd.load_bytes(block.add(16)), part as u32, 1);
             let qs = simd.load_bytes(block.add(48 + part / 2 * 32));
             let q = simd.join(high, simd.bits(qs, 4 * (part as u32 % 2), 15));
-            simd.scale_sub(simd.widen(q), factor, offset)
+            simd.scale_sub(simd.widen(q), scales[part], scales[CHUNK / 2 + part])
         }
     }
 }
 
 /// `{ ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: f16 }`: `d * scale * (q - 32)`. Each half
-/// of the super-block has 4 chunks: `ql` gives their low 4 bits, `qh` two more.
+/// of the super-block has 4 chunks: `ql` gives their low 4 bits, `qh` two more; each half of a
+/// chunk has a scale.
 impl Format for Q6K {
+    const CHUNKS: usize = 8;
+    const BLOCK_BYTES: usize = 210;
     const VALUE_BYTES: Option<usize> = None;
+    type Shared = Scales;
 
     #[inline(always)]
-    unsafe fn decode<S: Simd>(simd: S, row: *const u8, chunk: usize) -> S::Chunk {
-        // SAFETY: the caller's promise; a super-block has 210 bytes and 8 chunks.
+    unsafe fn share<S: Simd>(simd: S, block: *const u8) -> Scales {
+        let mut scales = [0.0; CHUNK];
+        // SAFETY: the caller's promise; the array holds a chunk.
         unsafe {
-            let (block, half, part) = (row.add(chunk / 8 * 210), chunk % 8 / 4, chunk % 4);
+            let mut words = [0; 8];
+            for (i, word) in words.iter_mut().enumerate().take(4) {
+                *word = read_u32(block.add(192 + 4 * i));
+            }
             let d = simd.half(read_u16(block.add(208)));
-            let scales = block.add(192 + half * 8 + part * 2).cast::<i8>();
-            let ql = simd.load_bytes(block.add(half * 64 + part % 2 * 32));
+            let scaled = simd.scale(simd.widen(simd.words(words)), d);
+            simd.store_chunk(scales.as_mut_ptr(), scaled);
+        }
+        scales
+    }
+
+    #[inline(always)]
+    unsafe fn decode<S: Simd>(simd: S, block: *const u8, scales: &Scales, part: usize) -> S::Chunk {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (half, quarter) = (part / 4, part % 4);
+            let ql = simd.load_bytes(block.add(half * 64 + quarter % 2 * 32));
             let qh = simd.load_bytes(block.add(128 + half * 32));
-            let low = simd.bits(ql, 4 * (part as u32 / 2), 15);
-            let q = simd.join(simd.bits(qh, 2 * part as u32, 3), low);
+            let low = simd.bits(ql, 4 * (quarter as u32 / 2), 15);
+            let q = simd.join(simd.bits(qh, 2 * quarter as u32, 3), low);
             let q = simd.widen(simd.sub_bytes(q, 32));
-            simd.scale_halves(q, d * f32::from(*scales), d * f32::from(*scales.add(1)))
+            simd.scale_halves(q, scales[2 * part], scales[2 * part + 1])
         }
     }
 }
 
-/// Factor and offset of a part of a Q4_K or Q5_K super-block: `d` and `dmin` times the part's
-/// 6-bit scale and minimum.
+/// Factors and offsets of a Q4_K or Q5_K super-block: `d` times its eight 6-bit scales, `dmin`
+/// times its eight 6-bit minimums. The 12 bytes after `d` and `dmin` hold the first four of each
+/// in their low 6 bits; of the others, the low halves in the last 4 bytes and the high bits in the
+/// top 2 bits of the first 8.
 #[inline(always)]
-unsafe fn scale_min<S: Simd>(simd: S, block: *const u8, part: usize) -> (f32, f32) {
-    // SAFETY: the caller's block begins with d, dmin and the 12 bytes of scales.
+unsafe fn scales_and_mins<S: Simd>(simd: S, block: *const u8) -> Scales {
+    const LOW_6: u32 = 0x3f3f_3f3f;
+    const LOW_4: u32 = 0x0f0f_0f0f;
+    const HIGH_2: u32 = 0x3030_3030;
+    let mut scales = [0.0; CHUNK];
+    // SAFETY: the caller's block begins with d, dmin and the 12 bytes; the array holds a chunk.
     unsafe {
-        let d = simd.half(read_u16(block));
-        let dmin = simd.half(read_u16(block.add(2)));
-        let at = |i: usize| *block.add(4 + i);
-        let (scale, min) = if part < 4 {
-            (at(part) & 63, at(part + 4) & 63)
-        } else {
-            let low = at(part + 4);
-            ((low & 15) | at(part - 4) >> 6 << 4, (low >> 4) | at(part) >> 6 << 4)
-        };
-        (d * f32::from(scale), dmin * f32::from(min))
+        let (a, b, c) = (read_u32(block.add(4)), read_u32(block.add(8)), read_u32(block.add(12)));
+        let bytes = simd.words([
+            a & LOW_6,
+            (c & LOW_4) | (a >> 2 & HIGH_2),
+            0,
+            0,
+            b & LOW_6,
+            (c >> 4 & LOW_4) | (b >> 2 & HIGH_2),
+            0,
+            0,
+        ]);
+        let (d, dmin) = (simd.half(read_u16(block)), simd.half(read_u16(block.add(2))));
+        simd.store_chunk(scales.as_mut_ptr(), simd.scale_halves(simd.widen(bytes), d, dmin));
     }
+    scales
+}
+
+#[inline(always)]
+unsafe fn read_u32(from: *const u8) -> u32 {
+    // SAFETY: the caller's block has these four bytes.
+    u32::from_le_bytes(unsafe { from.cast::<[u8; 4]>().read_unaligned() })
 }
 
 #[inline(always)]

@@ -155,6 +155,14 @@ impl Simd for Portable {
         unsafe { from.cast::<Bytes>().read_unaligned() }
     }
     #[inline(always)]
+    fn words(self, words: [u32; CHUNK / 4]) -> Bytes {
+        let mut out = [0; CHUNK];
+        for (out, word) in out.chunks_exact_mut(4).zip(words) {
+            out.copy_from_slice(&word.to_le_bytes());
+        }
+        out
+    }
+    #[inline(always)]
     unsafe fn load_nibbles(self, from: *const u8) -> Bytes {
         // SAFETY: the caller's promise.
         let pairs = unsafe { from.cast::<[u8; CHUNK / 2]>().read_unaligned() };

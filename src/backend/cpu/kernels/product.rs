@@ -20,6 +20,15 @@ pub(crate) const PANEL_ROWS: usize = 48;
 /// rows' values of equal index into the same cache set.
 pub(crate) const PANEL_STRIDE: usize = SECTION + 16;
 
+/// Weight rows that [`dot_rows`] reads side by side.
+const DOT_COLUMNS: usize = REDUCED;
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
+/// From the block that a panel is filled from to what is asked for meanwhile.
+const FILL_AHEAD_BYTES: usize = 2048;
+
 /// Rows of activations that [`tile`] multiplies at a time.
 const TILE_ROWS: usize = REDUCED;
 
@@ -33,12 +42,29 @@ pub(crate) struct Weights<'a> {
     pub values: usize,
 }
 
-/// `out[n] = x · weights[n]` for the one row `x`, which is padded to whole chunks with zeros.
+/// `out[m, n] = x[m] · weights[n]` for a few rows of activations, whose sums fit into registers:
+/// each weight is decoded there and forgotten.
 pub(crate) struct DotRows<'a, F> {
     pub weights: Weights<'a>,
+    /// Weight rows.
+    pub columns: usize,
+    /// `x_rows` rows, padded to whole chunks with zeros.
     pub x: &'a [f32],
-    pub out: &'a mut [f32],
+    /// Values from one row of `x` to the next.
+    pub x_stride: usize,
+    pub x_rows: usize,
+    pub out: Out,
     pub format: PhantomData<F>,
+}
+
+/// Some weight rows and some rows of activations.
+#[derive(Clone, Copy)]
+struct Dots<const M: usize> {
+    rows: [*const u8; DOT_COLUMNS],
+    x: [*const f32; M],
+    values: usize,
+    /// From a chunk that is read to what is asked for meanwhile.
+    ahead_bytes: usize,
 }
 
 impl<F: Format> Kernel for DotRows<'_, F> {
@@ -47,59 +73,119 @@ impl<F: Format> Kernel for DotRows<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Weights { bytes, row_bytes, values } = self.weights;
-        assert!(bytes.len() >= self.out.len() * row_bytes, "the weights have all rows");
-        assert!(self.x.len() >= values.next_multiple_of(CHUNK), "activations are padded");
-        let rows = self.out.len();
-        for (group, out) in self.out.chunks_mut(REDUCED).enumerate() {
-            let mut starts = [bytes.as_ptr(); REDUCED];
-            for (i, start) in starts.iter_mut().enumerate() {
-                // The last group repeats its last row and drops what it gives.
-                let row = (group * REDUCED + i).min(rows - 1);
-                *start = bytes[row * row_bytes..].as_ptr();
+        let padded = values.next_multiple_of(CHUNK);
+        assert!(bytes.len() >= self.columns * row_bytes, "the weights have all rows");
+        assert!(padded <= self.x_stride, "activations are padded");
+        assert!(self.x.len() >= self.x_rows * self.x_stride, "x has all rows");
+        for first in (0..self.columns).step_by(DOT_COLUMNS) {
+            let mut m = 0;
+            while m < self.x_rows {
+                m += match self.x_rows - m {
+                    1 => self.group::<S, 1>(simd, m, first),
+                    2 | 3 => self.group::<S, 2>(simd, m, first),
+                    // Four times four sums only fit into 32 registers.
+                    _ if S::LANES == 16 => self.group::<S, 4>(simd, m, first),
+                    _ => self.group::<S, 2>(simd, m, first),
+                };
             }
-            // SAFETY: each start has `row_bytes` bytes after it, and `x` whole chunks.
-            let sums = unsafe { dot_rows::<S, F>(simd, starts, self.x.as_ptr(), values) };
-            out.copy_from_slice(&sums[..out.len()]);
         }
+    }
+}
+
+impl<F: Format> DotRows<'_, F> {
+    /// Rows `m..m + M` of activations with up to [`DOT_COLUMNS`] weight rows; returns `M`.
+    #[inline(always)]
+    fn group<S: Simd, const M: usize>(&self, simd: S, m: usize, first: usize) -> usize {
+        let Weights { bytes, row_bytes, values } = self.weights;
+        let mut dots = Dots {
+            rows: [bytes.as_ptr(); DOT_COLUMNS],
+            x: [self.x.as_ptr(); M],
+            values,
+            // The rows of a group lie one after the other: while they are read side by side, the
+            // same places of the next group are asked for in the order of memory.
+            ahead_bytes: DOT_COLUMNS * row_bytes,
+        };
+        for (i, start) in dots.rows.iter_mut().enumerate() {
+            // The last group repeats its last row and drops what it gives.
+            let row = (first + i).min(self.columns - 1);
+            *start = bytes[row * row_bytes..].as_ptr();
+        }
+        for (i, start) in dots.x.iter_mut().enumerate() {
+            *start = self.x[(m + i) * self.x_stride..].as_ptr();
+        }
+        let count = (self.columns - first).min(DOT_COLUMNS);
+        // SAFETY: each start has `row_bytes` bytes after it, and each row of `x` whole chunks;
+        // `out` has these values, as its maker promises.
+        unsafe {
+            let sums = dot_rows::<S, F, M>(simd, &dots);
+            for (i, sums) in sums.iter().enumerate() {
+                let to = self.out.start.add((m + i) * self.out.stride + first);
+                std::ptr::copy_nonoverlapping(sums.as_ptr(), to, count);
+            }
+        }
+        M
     }
 }
 
 /// # Safety
 /// `rows` point to rows of `values` values and `x` to as many, padded with zeros to whole chunks.
 #[inline(always)]
-unsafe fn dot_rows<S: Simd, F: Format>(
+unsafe fn dot_rows<S: Simd, F: Format, const M: usize>(
     simd: S,
-    rows: [*const u8; REDUCED],
-    x: *const f32,
-    values: usize,
-) -> [f32; REDUCED] {
-    let mut total = [0.0; REDUCED];
+    dots: &Dots<M>,
+) -> [[f32; DOT_COLUMNS]; M] {
+    let Dots { rows, x, values, ahead_bytes } = *dots;
+    let mut total = [[0.0; DOT_COLUMNS]; M];
     let mut start = 0;
     while start < values {
         let end = (start + SECTION).min(values);
-        let mut sums = [simd.splat(0.0); REDUCED];
-        for chunk in start / CHUNK..end / CHUNK {
-            // SAFETY: the chunk lies below `values` in all rows and in `x`.
+        let mut sums = [[simd.splat(0.0); DOT_COLUMNS]; M];
+        let block_values = F::CHUNKS * CHUNK;
+        for block in start / block_values..end / block_values {
+            let ahead = block * F::BLOCK_BYTES * DOT_COLUMNS + ahead_bytes;
+            for line in (0..F::BLOCK_BYTES * DOT_COLUMNS).step_by(LINE_BYTES) {
+                simd.prefetch(rows[0].wrapping_add(ahead + line));
+            }
+            // SAFETY: the block lies below `values` in all rows and in `x`.
             unsafe {
-                let x = simd.load_f32(x.add(chunk * CHUNK).cast());
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = simd.multiply_add(*sum, F::decode(simd, row, chunk), x);
+                let mut blocks = rows;
+                let mut shared = [F::Shared::default(); DOT_COLUMNS];
+                for (block_start, shared) in blocks.iter_mut().zip(&mut shared) {
+                    *block_start = block_start.add(block * F::BLOCK_BYTES);
+                    *shared = F::share(simd, *block_start);
+                }
+                for part in 0..F::CHUNKS {
+                    let at = block * block_values + part * CHUNK;
+                    let mut xs = [simd.load_f32(x[0].add(at).cast()); M];
+                    for m in 1..M {
+                        xs[m] = simd.load_f32(x[m].add(at).cast());
+                    }
+                    for column in 0..DOT_COLUMNS {
+                        let w = F::decode(simd, blocks[column], &shared[column], part);
+                        for (sums, x) in sums.iter_mut().zip(xs) {
+                            sums[column] = simd.multiply_add(sums[column], w, x);
+                        }
+                    }
                 }
             }
         }
         if end % CHUNK != 0 {
-            for (sum, row) in sums.iter_mut().zip(rows) {
+            for (column, row) in rows.into_iter().enumerate() {
                 // SAFETY: `x` is padded to the end of this chunk; the row has the values up to
                 // `values`, which `decode_tail` keeps to.
                 unsafe {
-                    let x = simd.load_f32(x.add(end / CHUNK * CHUNK).cast());
                     let w = decode_tail::<S, F>(simd, row, values);
-                    *sum = simd.multiply_add(*sum, w, x);
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        let x = simd.load_f32(x.add(end / CHUNK * CHUNK).cast());
+                        sums[column] = simd.multiply_add(sums[column], w, x);
+                    }
                 }
             }
         }
-        for (total, sum) in total.iter_mut().zip(simd.reduce(sums)) {
-            *total += sum;
+        for (total, sums) in total.iter_mut().zip(sums) {
+            for (total, sum) in total.iter_mut().zip(simd.reduce(sums)) {
+                *total += sum;
+            }
         }
         start = end;
     }
@@ -119,7 +205,8 @@ unsafe fn decode_tail<S: Simd, F: Format>(simd: S, row: *const u8, values: usize
     unsafe {
         let from = row.add(first * value_bytes);
         std::ptr::copy_nonoverlapping(from, tail.as_mut_ptr(), count * value_bytes);
-        F::decode(simd, tail.as_ptr(), 0)
+        let shared = F::share(simd, tail.as_ptr());
+        F::decode(simd, tail.as_ptr(), &shared, 0)
     }
 }
 
@@ -151,9 +238,17 @@ impl<F: Format> Kernel for FillPanel<'_, F> {
             let mut to = panel.as_mut_ptr();
             // SAFETY: the chunks lie below `values`, and a row of the panel holds all of them.
             unsafe {
-                for chunk in self.start / CHUNK..end / CHUNK {
-                    simd.store_chunk(to, F::decode(simd, from, chunk));
-                    to = to.add(CHUNK);
+                let block_values = F::CHUNKS * CHUNK;
+                for block in self.start / block_values..end / block_values {
+                    let block = from.add(block * F::BLOCK_BYTES);
+                    for line in (0..F::BLOCK_BYTES).step_by(LINE_BYTES) {
+                        simd.prefetch(block.wrapping_add(FILL_AHEAD_BYTES + line));
+                    }
+                    let shared = F::share(simd, block);
+                    for part in 0..F::CHUNKS {
+                        simd.store_chunk(to, F::decode(simd, block, &shared, part));
+                        to = to.add(CHUNK);
+                    }
                 }
                 if end % CHUNK != 0 {
                     simd.store_chunk(to, decode_tail::<S, F>(simd, from, values));

@@ -2,7 +2,8 @@
 //!
 //! A [`Simd`] value is a proof that the CPU has the instructions: it is only made by
 //! [`super::KernelSet::run`]. Kernels are generic over it and inlined into a function that enables
-//! the instructions. A chunk is [`CHUNK`] values in registers; a vector is a part of it.
+//! the instructions. A closure is a function of its own that is compiled without them, and calls
+//! every operation in it: kernels have loops instead. A chunk is [`CHUNK`] values in registers; a vector is a part of it.
 
 /// Values of a chunk: the smallest unit in which weights are decoded, and what rows are padded to.
 pub(crate) const CHUNK: usize = 32;
@@ -86,6 +87,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// `from` points to `CHUNK` bytes.
     unsafe fn load_bytes(self, from: *const u8) -> Self::Bytes;
+    /// The bytes of little-endian words.
+    fn words(self, words: [u32; CHUNK / 4]) -> Self::Bytes;
     /// The low halves of 16 bytes, then their high halves.
     ///
     /// # Safety
@@ -105,4 +108,37 @@ pub(crate) trait Simd: Copy + 'static {
     fn scale_sub(self, a: Self::Chunk, factor: f32, offset: f32) -> Self::Chunk;
     /// `a * low` in the first half of the chunk, `a * high` in the second.
     fn scale_halves(self, a: Self::Chunk, low: f32, high: f32) -> Self::Chunk;
+
+    /// `(q - 8) * factor` for the low halves of 16 bytes, then their high halves.
+    ///
+    /// # Safety
+    /// `from` points to 16 bytes.
+    #[inline(always)]
+    unsafe fn nibbles_less_8(self, from: *const u8, factor: f32) -> Self::Chunk {
+        // SAFETY: the caller's promise.
+        let q = self.sub_bytes(unsafe { self.load_nibbles(from) }, 8);
+        self.scale(self.widen(q), factor)
+    }
+
+    /// `q * factor - offset`, rounded twice, for the low (`high` = 0) or high (1) halves of 32
+    /// bytes.
+    ///
+    /// # Safety
+    /// `from` points to 32 bytes.
+    #[inline(always)]
+    unsafe fn nibbles_affine(
+        self,
+        from: *const u8,
+        high: usize,
+        factor: f32,
+        offset: f32,
+    ) -> Self::Chunk {
+        // SAFETY: the caller's promise.
+        let q = self.bits(unsafe { self.load_bytes(from) }, 4 * high as u32, 15);
+        self.scale_sub(self.widen(q), factor, offset)
+    }
+
+    /// Asks for a cache line that will be read soon; the address need not be valid.
+    #[inline(always)]
+    fn prefetch(self, _from: *const u8) {}
 }

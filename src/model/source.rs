@@ -76,7 +76,7 @@ pub fn resolve(model: &str, options: &SourceOptions) -> Result<ModelFiles, Model
     if model == demo::NAME {
         let mut files = demo::files(options.dummy.as_ref())?;
         if let Some(elsewhere) = options.tokenizer.as_deref() {
-            files.tokenizer = tokenizer_files(elsewhere, &mut files.files)?;
+            files.tokenizer = some_tokenizer(elsewhere, &mut files.files)?;
         }
         return Ok(files);
     }
@@ -121,7 +121,7 @@ fn gguf_file(path: &Path, options: &SourceOptions) -> Result<ModelFiles, ModelEr
     let mut files = checkpoint.weights.files();
     let inside = checkpoint.weights.gguf().and_then(|gguf| gguf.vocabulary());
     let tokenizer = match (&options.tokenizer, inside) {
-        (Some(elsewhere), _) => tokenizer_files(elsewhere, &mut files)?,
+        (Some(elsewhere), _) => some_tokenizer(elsewhere, &mut files)?,
         (None, Some(vocabulary)) => TokenizerFiles::Gguf(Box::new(vocabulary.clone())),
         (None, None) => {
             let reason = "has no tokenizer (tokenizer.ggml.tokens); name one with --tokenizer";
@@ -144,11 +144,11 @@ fn folder(folder: &Path, options: &SourceOptions) -> Result<ModelFiles, ModelErr
             files.push((path, file.len()));
         }
     }
-    let tokenizer = tokenizer_files(options.tokenizer.as_deref().unwrap_or(folder), &mut files)?;
-    if tokenizer == TokenizerFiles::None && options.dummy.is_none() {
-        let elsewhere = options.tokenizer.as_deref().unwrap_or(folder);
-        return Err(ModelError::file(elsewhere, format!("has no {TOKENIZER}")));
-    }
+    let tokenizer = match &options.tokenizer {
+        Some(elsewhere) => some_tokenizer(elsewhere, &mut files)?,
+        // Only with random weights can there be none: `complete` has looked.
+        None => tokenizer_files(folder, &mut files)?,
+    };
     files.extend(checkpoint.weights.files());
     Ok(ModelFiles { checkpoint, tokenizer, files })
 }
@@ -187,6 +187,20 @@ fn gguf_in(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.filter(|path| path.extension().is_some_and(|end| end == "gguf")).min()
+}
+
+/// The tokenizer that `--tokenizer` names, which has to be there.
+fn some_tokenizer(
+    place: &Path,
+    files: &mut Vec<(PathBuf, u64)>,
+) -> Result<TokenizerFiles, ModelError> {
+    match tokenizer_files(place, files)? {
+        TokenizerFiles::None => {
+            let reason = format!("has no {TOKENIZER}, for which --tokenizer names it");
+            Err(ModelError::file(place, reason))
+        }
+        found => Ok(found),
+    }
 }
 
 /// The tokenizer files of a folder, or those beside a tokenizer.json.

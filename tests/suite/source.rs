@@ -151,6 +151,27 @@ fn random_weights_need_a_configuration_alone() {
 }
 
 #[test]
+fn the_demo_model_is_in_the_binary() {
+    let files = resolve("demo", &SourceOptions::default()).unwrap();
+    let spec = files.checkpoint.spec(None).unwrap();
+    assert_eq!((files.checkpoint.name.as_str(), spec.architecture), ("demo", "LlamaForCausalLM"));
+    let shape = [spec.vocab_size as usize, spec.hidden_size as usize];
+    let table = files.checkpoint.weights.get("model.embed_tokens.weight", &shape).unwrap();
+    assert_eq!(table.dtype(), DType::BF16);
+    let TokenizerFiles::HuggingFace { tokenizer_config, .. } = files.tokenizer else { panic!() };
+    assert!(String::from_utf8(tokenizer_config.unwrap()).unwrap().contains("chat_template"));
+    assert_eq!(files.files.len(), 1, "its weights");
+    for (path, bytes) in files.files {
+        let original = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        assert_eq!(fs::metadata(&original).unwrap().len(), bytes, "{}", original.display());
+    }
+    let random = resolve("demo", &dummy()).unwrap().checkpoint.weights;
+    assert_ne!(random.get("model.embed_tokens.weight", &shape).unwrap().data(), table.data());
+    let options = SourceOptions { tokenizer: Some(scratch("source-bare")), ..Default::default() };
+    refused("demo", &options, &["source-bare", "no tokenizer.json", "--tokenizer"]);
+}
+
+#[test]
 fn hub_ids_are_looked_up_in_the_local_cache() {
     let cache = scratch("source-cache");
     let options = SourceOptions { hub_cache: Some(cache.clone()), ..SourceOptions::default() };

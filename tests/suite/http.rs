@@ -1,6 +1,7 @@
 //! The HTTP room through its router and through sockets.
 
 mod bad_input;
+mod crowd;
 mod endings;
 mod fold;
 mod rig;

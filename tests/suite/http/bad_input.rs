@@ -1,6 +1,10 @@
 //! Bad input, field by field: each is refused with a 4xx that names the parameter, and streams
 //! beside it do not notice.
 
+mod hostile;
+mod messages;
+mod mutations;
+
 use std::collections::BTreeSet;
 
 use axum::body::Body;
@@ -169,184 +173,6 @@ fn systematic() -> Vec<Case> {
     cases
 }
 
-fn user(content: Value) -> Value {
-    json!({"messages": [{"role": "user", "content": content}]})
-}
-
-fn message(message: Value) -> Value {
-    json!({"messages": [{"role": "user", "content": "x"}, message]})
-}
-
-fn in_messages() -> Vec<Case> {
-    const CONTENT: &str = "messages[0].content";
-    const VALUE: &str = "invalid_value";
-    const TYPE: &str = "invalid_type";
-    const MISSING: &str = "missing_required_parameter";
-    const UNSUPPORTED: &str = "unsupported_parameter";
-    let part = |part: Value| user(json!([{"type": "text", "text": "x"}, part]));
-    let many: Vec<Value> = vec![json!({"role": "user", "content": "x"}); 2049];
-    [
-        (json!({"messages": []}), VALUE, "messages"),
-        (json!({"messages": null}), MISSING, "messages"),
-        (json!({"messages": many}), VALUE, "messages"),
-        (json!({"messages": ["x"]}), TYPE, "messages[0]"),
-        (user(json!(null)), MISSING, CONTENT),
-        (user(json!(7)), TYPE, CONTENT),
-        (user(json!({"text": "x"})), TYPE, CONTENT),
-        (user(json!(["x"])), TYPE, "messages[0].content[0]"),
-        (part(json!({"text": "x"})), MISSING, "messages[0].content[1].type"),
-        (part(json!({"type": 1})), TYPE, "messages[0].content[1].type"),
-        (part(json!({"type": "text"})), MISSING, "messages[0].content[1].text"),
-        (part(json!({"type": "text", "text": 1})), TYPE, "messages[0].content[1].text"),
-        (
-            part(json!({"type": "text", "text": "x", "size": 1})),
-            "unknown_parameter",
-            "messages[0].content[1].size",
-        ),
-        (
-            part(json!({"type": "image_url", "image_url": {"url": "data:,"}})),
-            UNSUPPORTED,
-            "messages[0].content[1]",
-        ),
-        (
-            part(json!({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}})),
-            UNSUPPORTED,
-            "messages[0].content[1]",
-        ),
-        (part(json!({"type": "file", "file": {}})), UNSUPPORTED, "messages[0].content[1]"),
-        (part(json!({"type": "video_url"})), UNSUPPORTED, "messages[0].content[1]"),
-        (message(json!({"content": "x"})), MISSING, "messages[1].role"),
-        (message(json!({"role": 1, "content": "x"})), TYPE, "messages[1].role"),
-        (message(json!({"role": "boss", "content": "x"})), VALUE, "messages[1].role"),
-        (message(json!({"role": "function", "content": "x"})), UNSUPPORTED, "messages[1].role"),
-        (message(json!({"role": "assistant"})), MISSING, "messages[1].content"),
-        (message(json!({"role": "tool", "content": "x"})), MISSING, "messages[1].tool_call_id"),
-        (
-            message(json!({"role": "user", "content": "x", "tool_call_id": "a"})),
-            VALUE,
-            "messages[1].tool_call_id",
-        ),
-        (
-            message(json!({"role": "user", "content": "x", "nmae": "a"})),
-            "unknown_parameter",
-            "messages[1].nmae",
-        ),
-        (
-            message(json!({"role": "user", "content": "x", "tool_calls": [{"id": "a",
-                "function": {"name": "f", "arguments": "{}"}}]})),
-            VALUE,
-            "messages[1].tool_calls",
-        ),
-        (
-            message(json!({"role": "assistant", "tool_calls": [{"id": "a", "type": "custom"}]})),
-            VALUE,
-            "messages[1].tool_calls[0].type",
-        ),
-        (
-            message(json!({"role": "assistant", "tool_calls": [{"id": "a",
-                "function": {"name": 7}}]})),
-            TYPE,
-            "messages[1].tool_calls[0].function.name",
-        ),
-    ]
-    .into_iter()
-    .map(|(more, code, param)| case(CHAT, more, code, param))
-    .collect()
-}
-
-fn hostile() -> Vec<Case> {
-    const VALUE: &str = "invalid_value";
-    let bias: serde_json::Map<String, Value> =
-        (0..1025).map(|i| (format!("{}", i % 300 + i / 300 * 1000), json!(0))).collect();
-    let metadata: serde_json::Map<String, Value> =
-        (0..17).map(|i| (i.to_string(), json!("x"))).collect();
-    let prompts: Vec<&str> = vec!["x"; 257];
-    let ids: Vec<u32> = vec![1; 257];
-    let mut cases: Vec<Case> = [
-        (json!({"n": 1_000_000}), VALUE, "n"),
-        (json!({"stop": ["a", "b", "c", "d", "e"]}), VALUE, "stop"),
-        (json!({"stop": ["a", 7]}), "invalid_type", "stop[1]"),
-        (json!({"stop": ["a", "b", ""]}), VALUE, "stop[2]"),
-        (json!({"stop": "x".repeat(257)}), VALUE, "stop"),
-        (json!({"stop_token_ids": ids}), VALUE, "stop_token_ids"),
-        (json!({"stop_token_ids": [1, 300]}), VALUE, "stop_token_ids[1]"),
-        (json!({"stop_token_ids": [-1]}), VALUE, "stop_token_ids[0]"),
-        (json!({"logit_bias": bias}), VALUE, "logit_bias"),
-        (json!({"logit_bias": {"foo": 0}}), VALUE, "logit_bias"),
-        (json!({"logit_bias": {"300": 0}}), VALUE, "logit_bias"),
-        (json!({"logit_bias": {"01": 0}}), VALUE, "logit_bias"),
-        (json!({"logit_bias": {"-1": 0}}), VALUE, "logit_bias"),
-        (json!({"logit_bias": {"1": 101}}), VALUE, "logit_bias.1"),
-        (json!({"logit_bias": {"1": "x"}}), "invalid_type", "logit_bias.1"),
-        (json!({"user": "x".repeat(513)}), VALUE, "user"),
-        (json!({"cache_salt": "x".repeat(65)}), VALUE, "cache_salt"),
-        (json!({"cache_salt": ""}), VALUE, "cache_salt"),
-        (json!({"min_tokens": 9}), VALUE, "min_tokens"),
-        (json!({"stream_options": {}}), VALUE, "stream_options"),
-        (json!({"stream": true, "prompt_logprobs": 1}), VALUE, "prompt_logprobs"),
-        (
-            json!({"stream": true, "stream_options": {"include_usage": 1}}),
-            "invalid_type",
-            "stream_options.include_usage",
-        ),
-        (
-            json!({"stream": true, "stream_options": {"usage": true}}),
-            "unknown_parameter",
-            "stream_options.usage",
-        ),
-        (json!({"tempratur": 1}), "unknown_parameter", "tempratur"),
-        (json!({"x".repeat(10_000): 1}), "unknown_parameter", "xxx"),
-        (json!({"response_format": {"type": "json_object"}}), "unsupported_parameter", "response"),
-        (json!({"use_beam_search": true}), "unsupported_parameter", "use_beam_search"),
-        (json!({"max_tokens": 4_000_000_000_u32}), "context_length_exceeded", ""),
-    ]
-    .into_iter()
-    .flat_map(|(more, code, param)| {
-        [CHAT, COMPLETIONS].map(|path| case(path, more.clone(), code, param))
-    })
-    .collect();
-    cases.extend([
-        case(CHAT, json!({"metadata": metadata}), VALUE, "metadata"),
-        case(CHAT, json!({"metadata": {"a": "x".repeat(513)}}), VALUE, "metadata.a"),
-        case(CHAT, json!({"metadata": {"a": 1}}), "invalid_type", "metadata.a"),
-        case(CHAT, json!({"top_logprobs": 1}), VALUE, "top_logprobs"),
-        case(CHAT, json!({"service_tier": "priority"}), VALUE, "service_tier"),
-        case(CHAT, json!({"max_completion_tokens": 9}), VALUE, "max_tokens"),
-        case(CHAT, json!({"chat_template_kwargs": {"tokenize": true}}), VALUE, "chat_template"),
-        case(
-            CHAT,
-            json!({"continue_final_message": true, "add_generation_prompt": true}),
-            VALUE,
-            "continue_final_message",
-        ),
-        case(COMPLETIONS, json!({"prompt": null}), "missing_required_parameter", "prompt"),
-        case(COMPLETIONS, json!({"prompt": ""}), VALUE, "prompt"),
-        case(COMPLETIONS, json!({"prompt": []}), VALUE, "prompt"),
-        case(COMPLETIONS, json!({"prompt": ["x", ""]}), VALUE, "prompt[1]"),
-        case(COMPLETIONS, json!({"prompt": prompts}), VALUE, "prompt"),
-        case(COMPLETIONS, json!({"prompt": ["x", 1]}), "invalid_type", "prompt[1]"),
-        case(COMPLETIONS, json!({"prompt": [1, "x"]}), "invalid_type", "prompt[1]"),
-        case(COMPLETIONS, json!({"prompt": [[1], "x"]}), "invalid_type", "prompt[1]"),
-        case(COMPLETIONS, json!({"prompt": [1, 300]}), VALUE, "prompt[1]"),
-        case(COMPLETIONS, json!({"prompt": [[1, -1]]}), VALUE, "prompt[0][1]"),
-        case(COMPLETIONS, json!({"prompt": [{}]}), "invalid_type", "prompt[0]"),
-        case(COMPLETIONS, json!({"best_of": 2}), VALUE, "best_of"),
-        case(COMPLETIONS, json!({"max_tokens": 0}), VALUE, "max_tokens"),
-        case(
-            COMPLETIONS,
-            json!({"prompt": "x".repeat(100_000)}),
-            "context_length_exceeded",
-            "prompt",
-        ),
-    ]);
-    for path in [CHAT, COMPLETIONS] {
-        let body = base(path, json!({"model": "other"}));
-        let (status, code, param) = (404, Some("model_not_found"), "model".to_owned());
-        cases.push(Case { path, body, status, code, param });
-    }
-    cases
-}
-
 /// Asserts that it is a full error object, and returns its code and parameter.
 fn error_of(answered: &Answered, told: &str) -> (String, String) {
     let status = answered.status.as_u16();
@@ -392,7 +218,8 @@ async fn every_mistake_is_refused_by_name_and_nobody_else_notices() {
     for seed in 0..8 {
         alone.push(healthy(&rig, seed).await);
     }
-    let cases: Vec<Case> = systematic().into_iter().chain(in_messages()).chain(hostile()).collect();
+    let cases: Vec<Case> =
+        systematic().into_iter().chain(messages::cases()).chain(hostile::cases()).collect();
     assert!(cases.len() > 400, "the table has {} cases", cases.len());
     let attack = async {
         for case in &cases {

@@ -4,5 +4,9 @@
 
 #![allow(missing_docs)]
 
+pub mod chat_request;
 pub mod model_files;
+#[allow(dead_code)]
+#[path = "../../tests/suite/http/rig.rs"]
+mod rig;
 pub mod template;

@@ -4,7 +4,7 @@ mod bad_input;
 mod crowd;
 mod endings;
 mod fold;
-mod rig;
+pub mod rig;
 mod routes;
 mod sockets;
 mod wire;

@@ -1,5 +1,7 @@
 //! Mutations of byte strings, each from the seed and its number alone.
 
+use serde_json::Value;
+
 /// Lengths and counts that break arithmetic.
 const NUMBERS: [u64; 14] = [
     0,
@@ -37,6 +39,37 @@ const PIECES: [&[u8]; 16] = [
     b"\xff\xfe",
 ];
 
+/// JSON that stands where something else should.
+const VALUES: [&str; 20] = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "-1",
+    "1.5",
+    "1e308",
+    "4294967296",
+    "18446744073709551615",
+    "-9223372036854775808",
+    "\"\"",
+    "\"auto\"",
+    "\"\\ud83d\\ude00\\u0000\"",
+    "[]",
+    "[null]",
+    "[[[[[[[[]]]]]]]]",
+    "[\"a\", \"b\", \"c\", \"d\", \"e\"]",
+    "{}",
+    "{\"type\": \"text\", \"text\": \"x\"}",
+    "{\"50256\": -100, \"1\": 100}",
+];
+
+/// What inputs are taken for.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Bytes,
+    Json,
+}
+
 /// Draws mutations of a set of inputs.
 pub struct Mutator<'a> {
     inputs: &'a [Vec<u8>],
@@ -48,13 +81,67 @@ impl<'a> Mutator<'a> {
         Self { inputs, state: seed }
     }
 
-    /// One of the inputs with one to four changes.
-    pub fn mutate(&mut self) -> Vec<u8> {
+    /// One of the inputs, changed.
+    pub fn mutate(&mut self, kind: Kind) -> Vec<u8> {
+        match kind {
+            Kind::Bytes => self.mutate_bytes(),
+            Kind::Json => self.mutate_json(),
+        }
+    }
+
+    /// One to four changes of bytes.
+    fn mutate_bytes(&mut self) -> Vec<u8> {
         let mut bytes = self.pick().to_vec();
         for _ in 0..=self.below(4) {
             self.change(&mut bytes);
         }
         bytes
+    }
+
+    /// One to three changes of values, keys or entries.
+    fn mutate_json(&mut self) -> Vec<u8> {
+        let mut value: Value = serde_json::from_slice(self.pick()).unwrap();
+        for _ in 0..=self.below(3) {
+            self.change_json(&mut value, 0);
+        }
+        value.to_string().into_bytes()
+    }
+
+    fn change_json(&mut self, value: &mut Value, depth: usize) {
+        let deeper = depth == 0 || self.below(3) > 0;
+        match value {
+            Value::Array(items) if deeper && !items.is_empty() => {
+                let index = self.below(items.len());
+                match self.below(8) {
+                    0 => drop(items.remove(index)),
+                    1 => items.insert(index, items[index].clone()),
+                    _ => self.change_json(&mut items[index], depth + 1),
+                }
+            }
+            Value::Object(entries) if deeper && !entries.is_empty() => {
+                let key = entries.keys().nth(self.below(entries.len())).unwrap().clone();
+                match self.below(8) {
+                    0 => drop(entries.remove(&key)),
+                    1 => {
+                        let moved = entries.remove(&key).unwrap();
+                        entries.insert(self.other_key(), moved);
+                    }
+                    _ => self.change_json(&mut entries[&key], depth + 1),
+                }
+            }
+            Value::String(text) if self.below(2) == 0 => {
+                *text = text.repeat(1 + self.below(40));
+                text.insert_str(0, ["<|im_end|>", "\u{feff}", " ", "\0"][self.below(4)]);
+            }
+            _ => *value = serde_json::from_str(VALUES[self.below(VALUES.len())]).unwrap(),
+        }
+    }
+
+    /// A key of some input.
+    fn other_key(&mut self) -> String {
+        let other: Value = serde_json::from_slice(self.pick()).unwrap();
+        let Value::Object(entries) = other else { return "x".to_owned() };
+        entries.keys().nth(self.below(entries.len())).cloned().unwrap_or_default()
     }
 
     fn change(&mut self, bytes: &mut Vec<u8>) {

@@ -43,8 +43,8 @@ async fn open(address: std::net::SocketAddr, count: usize) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_stream_is_small() {
-    let mut options = Options::default();
-    options.keep_alive_interval = Duration::from_millis(200);
+    let keep_alive_interval = Duration::from_millis(200);
+    let mut options = Options { keep_alive_interval, ..Options::default() };
     options.queue.requests_max = 100_000;
     let stepped = options.stepped();
     let address = stepped.rig.listen(ListenerLimits::default()).await;

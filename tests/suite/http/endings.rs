@@ -203,9 +203,8 @@ async fn a_full_queue_refuses_before_it_reads_the_body() {
 
 #[tokio::test]
 async fn a_silent_stream_is_kept_alive_by_comments() {
-    let mut options = Options::default();
-    options.keep_alive_interval = Duration::from_millis(20);
-    let stepped = options.stepped();
+    let keep_alive_interval = Duration::from_millis(20);
+    let stepped = Options { keep_alive_interval, ..Options::default() }.stepped();
     let body = chat(json!({"stream": true})).to_string();
     // Nothing turns the engine: the head comes after the interval, and then only comments.
     let mut response = stepped.rig.send(json_request(CHAT, body)).await;

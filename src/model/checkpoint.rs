@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::error::ModelError;
 use super::families;
 use super::spec::ModelSpec;
-use super::weights::{DummyWeights, GgufFacts, SafetensorsWeights, WeightSource};
+use super::weights::{DummyWeights, GgufFacts, WeightSource};
 use crate::backend::NormKind;
 
 /// Largest accepted config.json or generation_config.json; the largest known has 0.1 MiB.
@@ -63,30 +62,6 @@ impl Checkpoint {
         let weights = WeightSource::open_gguf(path)?;
         let config = weights.gguf().map(|gguf| gguf.config().clone()).unwrap_or_default();
         Ok(Self { name: name_of(path), config, generation_config: None, weights })
-    }
-
-    /// A model whose files are in memory; `name` stands in errors for the folder.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open_folder`].
-    pub fn in_memory(
-        name: &str,
-        config: &[u8],
-        generation_config: Option<&[u8]>,
-        weights: Bytes,
-    ) -> Result<Self, ModelError> {
-        let parse = |bytes: &[u8], file: &str| {
-            let path = Path::new(name).join(file);
-            serde_json::from_slice(bytes).map_err(|error| ModelError::file(path, error))
-        };
-        let generation = generation_config.map(|bytes| parse(bytes, "generation_config.json"));
-        let path = Path::new(name).join("model.safetensors");
-        Ok(Self {
-            name: name.to_owned(),
-            config: parse(config, "config.json")?,
-            generation_config: generation.transpose()?,
-            weights: WeightSource::Safetensors(SafetensorsWeights::from_bytes(path, weights)?),
-        })
     }
 
     /// What the model is: its configuration, the end-of-sequence tokens of both configuration

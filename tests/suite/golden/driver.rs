@@ -98,11 +98,15 @@ impl Driver {
 
     /// Opens a checkpoint on a number of threads.
     pub fn with_threads(checkpoint: &Checkpoint, kv_dtype: Option<DType>, threads: usize) -> Self {
-        let options = OpenOptions { kv_dtype, ..OPTIONS };
+        Self::with_options(checkpoint, &OpenOptions { kv_dtype, ..OPTIONS }, threads)
+    }
+
+    /// Opens a checkpoint with these options.
+    pub fn with_options(checkpoint: &Checkpoint, options: &OpenOptions, threads: usize) -> Self {
         let clock = Arc::new(ManualClock::default());
         let threads = NonZeroUsize::new(threads).unwrap();
         let backend = CpuBackend::new(&CpuOptions { threads, ..CpuOptions::default() }).unwrap();
-        let Opened { runner, info } = open(checkpoint, &options, backend, clock).unwrap();
+        let Opened { runner, info } = open(checkpoint, options, backend, clock).unwrap();
         assert_eq!(info.warnings, Vec::<String>::new());
         let limits = runner.limits().clone();
         Self {

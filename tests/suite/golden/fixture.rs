@@ -105,6 +105,8 @@ impl Matrix {
         }
         let (row, column) = (first_row + worst.1 / self.columns, worst.1 % self.columns);
         let (off, found, expected) = (worst.0, found[worst.1], expected[worst.1]);
+        // Shown with `--nocapture`.
+        eprintln!("{what}: off by {off:.1e} of the largest logit, {tolerance:.0e} allowed");
         assert!(
             off <= tolerance,
             "{what}: row {row}, token {column}: {found} is not {expected}, off by {off:.1e} of \

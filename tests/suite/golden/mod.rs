@@ -5,6 +5,7 @@
 //! matrix, as the fixtures' README defines it.
 
 mod batch;
+mod demo;
 mod driver;
 mod fixture;
 mod gguf;

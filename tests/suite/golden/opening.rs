@@ -12,7 +12,7 @@ use weir::backend::cpu::{CpuBackend, CpuOptions};
 use weir::clock::ManualClock;
 use weir::device::{Device, SamplingParams};
 use weir::ids::TokenId;
-use weir::model::weights::DummyWeights;
+use weir::model::weights::{DummyWeights, SafetensorsWeights, WeightSource};
 use weir::model::{Checkpoint, KvMemory, OpenOptions, Opened, families, open, read_json};
 
 use super::driver::{Driver, OPTIONS, Part};
@@ -27,13 +27,15 @@ fn attempt(checkpoint: &Checkpoint, options: &OpenOptions) -> Result<Opened<CpuB
 
 /// The fixture `name` with its weight file changed, in memory.
 fn with_tensors(name: &str, change: impl Fn(&mut Vec<(String, TensorView<'_>)>)) -> Checkpoint {
-    let read = |file: &str| std::fs::read(folder(name).join(file)).unwrap();
-    let bytes = read("model.safetensors");
+    let path = folder(name).join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
     let mut tensors: Vec<(String, TensorView<'_>)> =
         SafeTensors::deserialize(&bytes).unwrap().tensors().into_iter().collect();
     change(&mut tensors);
     let bytes = Bytes::from(safetensors::serialize(tensors, None).unwrap());
-    Checkpoint::in_memory(name, &read("config.json"), None, bytes).unwrap()
+    let weights = SafetensorsWeights::from_bytes(path, bytes).unwrap();
+    let checkpoint = Checkpoint::open_folder(&folder(name)).unwrap();
+    Checkpoint { weights: WeightSource::Safetensors(weights), ..checkpoint }
 }
 
 #[track_caller]

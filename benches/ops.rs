@@ -206,7 +206,7 @@ impl Bench {
                     });
                 }
                 let (batch, mut sampler) = self.step(&plan, VOCAB);
-                let mut logits = self.rows(rows, VOCAB);
+                let mut logits = self.rows_of(rows, VOCAB, logits(rows * VOCAB));
                 let mut output = StepOutput::default();
                 let bytes = (rows * VOCAB * 4) as f64;
                 self.report(&format!("sample {name} [{rows}, {VOCAB}]"), bytes, 0.0, || {
@@ -234,7 +234,11 @@ impl Bench {
 
     /// Rows of noise, brought in as an embedding.
     fn rows(&self, count: usize, width: usize) -> Rows {
-        let data = Bytes::from(noise(DType::F32, count * width * 4));
+        self.rows_of(count, width, noise(DType::F32, count * width * 4))
+    }
+
+    fn rows_of(&self, count: usize, width: usize, bytes: Vec<u8>) -> Rows {
+        let data = Bytes::from(bytes);
         let table = HostTensor::new("table", DType::F32, vec![count, width], data);
         let table = table.expect("a well-formed tensor");
         let table = self.backend.weight(&[table], &[]).expect("a table");
@@ -301,6 +305,13 @@ fn noise(dtype: DType, len: usize) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Bytes of logits with a standard deviation of about 3.7.
+fn logits(count: usize) -> Vec<u8> {
+    let bytes = noise(DType::Q8_0, count * 4);
+    let sum = |four: &[u8]| four.iter().map(|&b| f32::from(b)).sum::<f32>();
+    bytes.chunks_exact(4).flat_map(|four| ((sum(four) - 510.0) / 40.0).to_le_bytes()).collect()
 }
 
 /// Bytes per second that `threads` threads read from memory.

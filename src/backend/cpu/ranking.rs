@@ -1,31 +1,36 @@
 //! Which tokens may be drawn, and the draw: the tokens in descending order of logit (equal ones in
 //! ascending order of token), of which `top_k`, `top_p` and `min_p` each keep the first so many.
 //!
-//! A vocabulary is not sorted for that. Tokens fall into buckets by their distance from the
-//! largest logit; a cut is found by the buckets' counts and masses, and only the bucket that holds
-//! it is sorted. Sums are made in one order: that of tokens within a bucket, then of buckets.
+//! A vocabulary is not sorted for that. The bits of a token's distance from the largest logit are
+//! a key; a place in the order is found digit by digit (radix selection), by the count and the
+//! mass of the tokens of each digit. Sums are made in one order: of tokens, then of digits.
 
-use std::ops::Range;
+use super::kernels::{KernelSet, Weigh};
 
-/// Buckets of a unit of logit. Most of a distribution's mass lies within some units of its
-/// maximum, so that a bucket holds some hundreds of a vocabulary's tokens.
-const BUCKETS_PER_UNIT: f32 = 32.0;
+/// Bits of a digit, from the key's highest: a sign that is always 0, then exponent and mantissa.
+const DIGITS: [u32; 3] = [11, 11, 10];
 
-/// Buckets: tokens 32 units and more below the largest, with less than 1e-13 of its probability,
-/// share the last one.
-const BUCKETS: usize = 1024;
+/// Values of a digit.
+const RADIX: usize = 1 << 11;
+
+/// Tokens that are sorted rather than divided further.
+const SORTED_MAX: usize = 512;
+
+/// The first digit of an infinite distance: tokens that cannot be drawn.
+const INFINITE: usize = (f32::INFINITY.to_bits() >> 21) as usize;
 
 /// Working memory for a vocabulary.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ranking {
-    /// Of each token: its distance from the largest logit, over the temperature; infinite for a
-    /// token that cannot be drawn.
+    /// Of each token: its distance from the largest logit, over the temperature.
     distances: Vec<f32>,
-    counts: Vec<u32>,
-    masses: Vec<f64>,
-    /// The bucket that was sorted last, and its tokens in order.
-    sorted: Vec<(f32, u32)>,
-    sorted_bucket: Option<usize>,
+    /// Of each token: `exp(-distance)`.
+    weights: Vec<f32>,
+    /// Of the first digit, over all tokens.
+    first: Vec<Group>,
+    /// Of a later digit, over the tokens that share the digits before.
+    later: Vec<Group>,
+    sorted: Vec<(u32, u32)>,
 }
 
 /// What a row's tokens are cut down to, in the order of the fields.
@@ -39,11 +44,24 @@ pub(super) struct Cuts {
     pub min_p: f32,
 }
 
-/// The first tokens of the order: how many, and the sum of `exp(-distance)` over them.
-#[derive(Clone, Copy, Debug)]
-struct Prefix {
+/// How many tokens, and the sum of their weights.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
     count: usize,
     mass: f64,
+}
+
+/// The first tokens of the order, and the last of them.
+#[derive(Clone, Copy, Debug)]
+struct Prefix {
+    group: Group,
+    last: u32,
+}
+
+impl Group {
+    fn and(self, other: Group) -> Group {
+        Group { count: self.count + other.count, mass: self.mass + other.mass }
+    }
 }
 
 impl Ranking {
@@ -51,10 +69,10 @@ impl Ranking {
     pub fn new(vocab: usize) -> Self {
         Self {
             distances: Vec::with_capacity(vocab),
-            counts: vec![0; BUCKETS],
-            masses: vec![0.0; BUCKETS],
-            sorted: Vec::with_capacity(vocab),
-            sorted_bucket: None,
+            weights: Vec::with_capacity(vocab),
+            first: vec![Group::default(); RADIX],
+            later: vec![Group::default(); RADIX],
+            sorted: Vec::with_capacity(SORTED_MAX),
         }
     }
 
@@ -62,126 +80,127 @@ impl Ranking {
     /// is the largest of `logits` and finite; `temperature` is above 0.
     pub fn draw(
         &mut self,
-        logits: &[f32],
-        largest: f32,
+        kernels: KernelSet,
+        (logits, largest): (&[f32], f32),
         temperature: f32,
         cuts: Cuts,
         u: f64,
     ) -> u32 {
-        self.fill(logits, largest, temperature);
-        let mut kept = self.all();
+        self.fill(kernels, logits, largest, temperature);
+        let mut kept = self.first.iter().fold(Group::default(), |sum, group| sum.and(*group));
         if cuts.top_k > 0 && (cuts.top_k as usize) < kept.count {
-            kept = self.first(cuts.top_k as usize);
+            kept = self.find(|g| g.count >= cuts.top_k as usize).group;
         }
         if cuts.top_p < 1.0 {
             let target = f64::from(cuts.top_p) * kept.mass;
-            let reached = self.until(kept, |mass| mass >= target);
-            kept = self.first(reached + 1);
+            kept = self.find(|g| g.mass >= target || g.count >= kept.count).group;
         }
         if cuts.min_p > 0.0 {
-            // The largest has probability exp(0) in these units, before and after any cut.
+            // The largest has weight 1, before and after any cut.
             let limit = -cuts.min_p.ln();
-            let count = self.distances.iter().filter(|&&d| d <= limit).count();
-            kept = self.first(count.clamp(1, kept.count));
+            let likely = self.distances.iter().filter(|&&d| d <= limit).count();
+            let count = likely.clamp(1, kept.count);
+            kept = self.find(|g| g.count >= count).group;
         }
         let target = u * kept.mass;
-        let place = self.until(kept, |mass| mass > target);
-        let (bucket, start) = self.bucket_of(place);
-        self.sort(bucket);
-        self.sorted[place - start].1
+        self.find(|g| g.mass > target || g.count >= kept.count).last
     }
 
-    fn fill(&mut self, logits: &[f32], largest: f32, temperature: f32) {
-        self.sorted_bucket = None;
-        self.counts.fill(0);
-        self.masses.fill(0.0);
-        self.distances.clear();
-        self.distances.extend(logits.iter().map(|l| (largest - l) / temperature));
-        for &distance in &self.distances {
-            if distance.is_finite() {
-                let bucket = bucket(distance);
-                self.counts[bucket] += 1;
-                self.masses[bucket] += weight(distance);
+    fn fill(&mut self, kernels: KernelSet, logits: &[f32], largest: f32, temperature: f32) {
+        self.distances.resize(logits.len(), 0.0);
+        self.weights.resize(logits.len(), 0.0);
+        kernels.run(Weigh {
+            logits,
+            largest,
+            temperature,
+            distances: &mut self.distances,
+            weights: &mut self.weights,
+        });
+        count(&self.distances, &self.weights, (0, 0), &mut self.first);
+        self.first[INFINITE] = Group::default();
+    }
+
+    /// The shortest prefix of the order that is enough; all of it where none is. `enough` holds
+    /// for a longer prefix where it holds for a shorter one.
+    fn find(&mut self, enough: impl Fn(Group) -> bool) -> Prefix {
+        let mut before = Group::default();
+        let mut prefix = 0;
+        for level in 0..DIGITS.len() {
+            if level > 0 {
+                count(&self.distances, &self.weights, (level, prefix), &mut self.later);
+            }
+            let groups = if level == 0 { &self.first } else { &self.later };
+            let (digit, group) = step(groups, &mut before, &enough);
+            prefix = prefix << DIGITS[level] | digit;
+            if group.count <= SORTED_MAX || level + 1 == DIGITS.len() {
+                return self.walk((level + 1, prefix), before, enough);
             }
         }
+        unreachable!("the last digit is walked")
     }
 
-    fn all(&self) -> Prefix {
-        let count = self.counts.iter().map(|&c| c as usize).sum();
-        Prefix { count, mass: self.masses.iter().sum() }
-    }
-
-    /// The first `count` tokens; there are as many.
-    fn first(&mut self, count: usize) -> Prefix {
-        let (bucket, start) = self.bucket_of(count - 1);
-        self.sort(bucket);
-        let before: f64 = self.masses[..bucket].iter().sum();
-        let within = self.sorted[..count - start].iter().map(|(d, _)| weight(*d));
-        Prefix { count, mass: within.fold(before, |mass, w| mass + w) }
-    }
-
-    /// The place of the first token at which the cumulative mass is enough, or the last place of
-    /// `kept` where rounding keeps it from that.
-    fn until(&mut self, kept: Prefix, enough: impl Fn(f64) -> bool) -> usize {
-        let (mut before, mut start) = (0.0, 0);
-        for bucket in 0..BUCKETS {
-            let count = self.counts[bucket] as usize;
-            let last = start + count >= kept.count;
-            if count > 0 && (enough(before + self.masses[bucket]) || last) {
-                self.sort(bucket);
-                for (i, (distance, _)) in self.sorted.iter().enumerate() {
-                    before += weight(*distance);
-                    if enough(before) || start + i + 1 >= kept.count {
-                        return start + i;
-                    }
-                }
-                // Rounding: the sum in sorted order stayed below the bucket's mass.
-                return start + count - 1;
-            }
-            before += self.masses[bucket];
-            start += count;
-        }
-        kept.count - 1
-    }
-
-    /// The bucket of the token at a place of the order, and the place of the bucket's first.
-    fn bucket_of(&self, place: usize) -> (usize, usize) {
-        let mut start = 0;
-        for (bucket, &count) in self.counts.iter().enumerate() {
-            if place < start + count as usize {
-                return (bucket, start);
-            }
-            start += count as usize;
-        }
-        unreachable!("place {place} of {start} tokens that can be drawn")
-    }
-
-    fn sort(&mut self, wanted: usize) {
-        if self.sorted_bucket == Some(wanted) {
-            return;
-        }
-        let range = distances_of(wanted);
+    /// Goes through the tokens whose first digits are `prefix`, one by one.
+    fn walk(
+        &mut self,
+        prefix: (usize, u32),
+        mut before: Group,
+        enough: impl Fn(Group) -> bool,
+    ) -> Prefix {
         self.sorted.clear();
-        let tokens = self.distances.iter().zip(0..).filter(|(d, _)| range.contains(d));
-        self.sorted.extend(tokens.filter(|(d, _)| d.is_finite()).map(|(&d, token)| (d, token)));
-        self.sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        self.sorted_bucket = Some(wanted);
+        let shift = shift_of(prefix.0);
+        for (distance, token) in self.distances.iter().zip(0..) {
+            if distance.to_bits() >> shift == prefix.1 {
+                self.sorted.push((distance.to_bits(), token));
+            }
+        }
+        // Tokens of one key are in order already.
+        self.sorted.sort_by_key(|(key, _)| *key);
+        let mut last = 0;
+        for &(_, token) in &self.sorted {
+            let mass = f64::from(self.weights[token as usize]);
+            before = before.and(Group { count: 1, mass });
+            last = token;
+            if enough(before) {
+                break;
+            }
+        }
+        // Rounding may keep the sum in this order below that of the group: its last token then.
+        Prefix { group: before, last }
     }
 }
 
-fn bucket(distance: f32) -> usize {
-    // Saturating: distances beyond the last bucket go there.
-    ((distance * BUCKETS_PER_UNIT) as usize).min(BUCKETS - 1)
+/// Bits after the first `digits` digits.
+fn shift_of(digits: usize) -> u32 {
+    DIGITS[digits..].iter().sum()
 }
 
-/// The distances that fall into a bucket; exact, since the scale is a power of two.
-fn distances_of(bucket: usize) -> Range<f32> {
-    let start = bucket as f32 / BUCKETS_PER_UNIT;
-    let end = (bucket + 1) as f32 / BUCKETS_PER_UNIT;
-    start..if bucket + 1 == BUCKETS { f32::INFINITY } else { end }
+/// Counts the tokens whose first `level` digits are `prefix` by their next digit.
+fn count(distances: &[f32], weights: &[f32], (level, prefix): (usize, u32), to: &mut [Group]) {
+    to.fill(Group::default());
+    let shift = shift_of(level + 1);
+    let mask = (1 << DIGITS[level]) - 1;
+    for (distance, weight) in distances.iter().zip(weights) {
+        let key = distance.to_bits() >> shift;
+        // The first digit has nothing before it; a shift by its 11 bits gives 0.
+        if key >> DIGITS[level] == prefix {
+            let group = &mut to[(key & mask) as usize];
+            *group = group.and(Group { count: 1, mass: f64::from(*weight) });
+        }
+    }
 }
 
-/// Probability relative to the most probable token.
-fn weight(distance: f32) -> f64 {
-    f64::from((-distance).exp())
+/// The first digit at which what is before and the digits up to it are enough, or the last that
+/// any token has; adds what is before it to `before`.
+fn step(groups: &[Group], before: &mut Group, enough: impl Fn(Group) -> bool) -> (u32, Group) {
+    let mut found = (0, Group::default());
+    let mut passed = *before;
+    for (digit, group) in (0..).zip(groups).filter(|(_, g)| g.count > 0) {
+        *before = passed;
+        found = (digit, *group);
+        passed = passed.and(*group);
+        if enough(passed) {
+            break;
+        }
+    }
+    found
 }

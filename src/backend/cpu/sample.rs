@@ -46,7 +46,8 @@ pub(super) fn choose(
     let token = if params.temperature > 0.0 {
         let cuts = Cuts { top_k: params.top_k, top_p: params.top_p, min_p: params.min_p };
         let u = uniform(params.seed, output_index);
-        workspace.ranking.draw(logits, largest.value, params.temperature, cuts, u)
+        let logits = (&*logits, largest.value);
+        workspace.ranking.draw(kernels, logits, params.temperature, cuts, u)
     } else {
         largest.index as u32
     };

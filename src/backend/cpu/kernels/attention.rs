@@ -73,11 +73,12 @@ impl Kernel for Softmax<'_> {
             store(simd, scores, i, weight);
             total = simd.add(total, weight);
         }
-        let past = [state.maximum - maximum; CHUNK];
-        let mut correction = [0.0; CHUNK];
-        store(simd, &mut correction, 0, math::exp(simd, load(simd, &past, 0)));
-        state.correction = correction[0];
-        state.sum = state.sum * correction[0] + sum(simd, total);
+        state.correction = 1.0;
+        if state.maximum != maximum {
+            let past = simd.splat(state.maximum - maximum);
+            state.correction = simd.reduce_max(math::exp(simd, past));
+        }
+        state.sum = state.sum * state.correction + sum(simd, total);
         state.maximum = maximum;
     }
 }

@@ -54,6 +54,15 @@ pub(crate) struct SumExp<'a> {
     pub shift: f32,
 }
 
+/// `distances = (largest - logits) / temperature` and `weights = exp(-distances)`.
+pub(crate) struct Weigh<'a> {
+    pub logits: &'a [f32],
+    pub largest: f32,
+    pub temperature: f32,
+    pub distances: &'a mut [f32],
+    pub weights: &'a mut [f32],
+}
+
 /// What [`Argmax`] finds; the index is 0 where all are minus infinity or NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Largest {
@@ -180,6 +189,22 @@ impl Kernel for SumExp<'_> {
             total += f64::from(sum(simd, part));
         }
         total
+    }
+}
+
+impl Kernel for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (largest, temperature) = (simd.splat(self.largest), simd.splat(self.temperature));
+        for i in (0..self.logits.len()).step_by(S::LANES) {
+            let distance = simd.sub(largest, load(simd, self.logits, i));
+            let distance = simd.div(distance, temperature);
+            store(simd, self.distances, i, distance);
+            let weight = math::exp(simd, simd.sub(simd.splat(0.0), distance));
+            store(simd, self.weights, i, weight);
+        }
     }
 }
 

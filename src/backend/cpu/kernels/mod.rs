@@ -16,7 +16,7 @@ mod simd;
 
 pub(super) use attention::{Softmax, SoftmaxState, WeighValues};
 pub(super) use elementwise::{
-    Activate, AddInto, Argmax, Largest, Norm, NormWeight, Softcap, SumExp,
+    Activate, AddInto, Argmax, Largest, Norm, NormWeight, Softcap, SumExp, Weigh,
 };
 pub(super) use formats::{Format, WithFormat, with_format};
 pub(super) use product::{

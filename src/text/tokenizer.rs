@@ -5,9 +5,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokenizers::AddedToken;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::tokenizer::{Model, OffsetReferential, OffsetType, PreTokenizer};
+use tokenizers::{AddedToken, ModelWrapper, PreTokenizerWrapper};
 
 use super::TextError;
 use super::decoder::TokenDecoder;
@@ -26,6 +26,8 @@ pub(super) struct Tokenizer {
     after: Vec<TokenId>,
     /// At most how many bytes of text become one byte of a token, or `None` if unbounded.
     shrink: Option<usize>,
+    /// No token holds this character behind another one, so it can start a new word.
+    word_start: Option<char>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Tokenizer {
             before: Vec::new(),
             after: Vec::new(),
             shrink: Some(1),
+            word_start: None,
         }
     }
 
@@ -110,6 +113,7 @@ impl Tokenizer {
         Ok(Self {
             special: special.map(|token| token.content.clone()).collect(),
             shrink: shrink(&normalizer).filter(|_| !strips && model_keeps_bytes),
+            word_start: word_start(&pipeline),
             table: Arc::new(table),
             before,
             after,
@@ -169,8 +173,8 @@ impl Tokenizer {
             // Oniguruma gives up on some texts (ten million steps for one match), and its binding
             // panics then. Nothing is left half done: the pipeline is not changed by its use.
             Encoder::Pipeline(pipeline) => {
-                let ids = AssertUnwindSafe(|| pipeline_ids(pipeline, text, mark));
-                panic::catch_unwind(ids).unwrap_or_else(|_| Err(TextError::Untokenizable))
+                let ids = AssertUnwindSafe(|| pipeline_ids(pipeline, text, mark, self.word_start));
+                panic::catch_unwind(ids).unwrap_or(Err(TextError::Untokenizable))
             }
         }
     }
@@ -312,12 +316,14 @@ pub(super) fn add_around(
     Ok(())
 }
 
-/// What `tokenizers::Tokenizer::encode` does without a post-processor, with one step more: the mark
-/// is dropped after the search for special tokens.
+/// What `tokenizers::Tokenizer::encode` does without a post-processor, with two steps more: the mark
+/// is dropped after the search for special tokens, and what is left is cut into words where that
+/// changes no token.
 fn pipeline_ids(
     pipeline: &tokenizers::Tokenizer,
     text: &str,
     mark: Option<char>,
+    word_start: Option<char>,
 ) -> Result<Vec<TokenId>, TextError> {
     let added = pipeline.get_added_vocabulary();
     let mut parts = added.extract_and_normalize(pipeline.get_normalizer(), text);
@@ -338,12 +344,48 @@ fn pipeline_ids(
         match tokens {
             Some(tokens) => ids.extend(tokens.iter().map(|token| TokenId(token.id))),
             None => {
-                let tokens = pipeline.get_model().tokenize(part).map_err(broken)?;
-                ids.extend(tokens.iter().map(|token| TokenId(token.id)));
+                for word in words(part, word_start) {
+                    let tokens = pipeline.get_model().tokenize(word).map_err(broken)?;
+                    ids.extend(tokens.iter().map(|token| TokenId(token.id)));
+                }
             }
         }
     }
     Ok(ids)
+}
+
+/// The character that SentencePiece writes for a space, if no token of the vocabulary holds it
+/// behind another character. A merge across such a place would make a token that holds it there,
+/// so words can be merged one by one, which is faster than the whole text at once: most words are
+/// in the cache of the model.
+fn word_start(pipeline: &tokenizers::Tokenizer) -> Option<char> {
+    const SPACE: char = '▁';
+    let ModelWrapper::BPE(bpe) = pipeline.get_model() else { return None };
+    let whole_words = bpe.ignore_merges
+        || bpe.dropout.is_some()
+        || bpe.continuing_subword_prefix.is_some()
+        || bpe.end_of_word_suffix.is_some();
+    let vocab = bpe.get_vocab();
+    let starts_words = |token: &String| words(token, Some(SPACE)).count() == 1;
+    let fits = !whole_words && vocab.contains_key("▁") && vocab.keys().all(starts_words);
+    fits.then_some(SPACE)
+}
+
+/// Cuts before each `start` that follows another character.
+fn words(text: &str, start: Option<char>) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = start.and_then(|start| {
+            let body = rest.trim_start_matches(start);
+            body.find(start).map(|at| rest.len() - body.len() + at)
+        });
+        let (word, left) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = left;
+        Some(word)
+    })
 }
 
 /// What the post-processor adds before and after a text.
@@ -371,7 +413,6 @@ fn affixes(pipeline: &tokenizers::Tokenizer) -> Result<(Vec<TokenId>, Vec<TokenI
 
 /// Whether each byte of a text is in exactly one token: not if unknown characters are fused.
 fn keeps_bytes(pipeline: &tokenizers::Tokenizer) -> bool {
-    use tokenizers::{ModelWrapper, PreTokenizerWrapper};
     let ModelWrapper::BPE(bpe) = pipeline.get_model() else { return false };
     let byte_level = |pre: &PreTokenizerWrapper| matches!(pre, PreTokenizerWrapper::ByteLevel(_));
     bpe.byte_fallback
@@ -403,4 +444,35 @@ fn shrink(normalizer: &Value) -> Option<usize> {
 
 pub(super) fn broken(error: tokenizers::Error) -> TextError {
     TextError::Tokenizer(format!("the tokenizer failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn words_start_at_a_space_behind_something_else() {
+        let cut = |text| words(text, Some('▁')).collect::<Vec<_>>();
+        assert_eq!(cut("▁a▁▁bc▁"), ["▁a", "▁▁bc", "▁"]);
+        assert_eq!(cut("▁▁"), ["▁▁"]);
+        assert!(cut("").is_empty());
+        assert_eq!(words("a▁b", None).count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn words_have_the_tokens_of_the_whole_text(
+            text in "([ \n]{0,3}(the|river|flows|wátér|日本|▁|a|[!-~]{1,4}|<s>)){0,12}",
+        ) {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/spm-legacy");
+            let pipeline = tokenizers::Tokenizer::from_file(format!("{folder}/tokenizer.json"));
+            let pipeline = pipeline.unwrap();
+            let start = word_start(&pipeline);
+            prop_assert!(start.is_some());
+            let whole = pipeline_ids(&pipeline, &text, None, None).unwrap();
+            prop_assert_eq!(pipeline_ids(&pipeline, &text, None, start).unwrap(), whole);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use weir::text::{Text, TokenizerSource, Vocabulary};
 
 use super::{LIMITS, open_folder, user};
 
-const BYTES: usize = 1 << 17;
+const BYTES: usize = 1 << 16;
 /// The promise is 250 ms for a mebibyte of one letter in a release build on an idle machine, which
 /// the bench `text` measures. Here linear time is only told apart from time that grows with the
 /// square, which would be minutes.

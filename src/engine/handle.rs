@@ -57,6 +57,8 @@ pub type Observer = Box<dyn FnMut(&TurnReport) + Send>;
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     sender: Sender<Mail>,
+    /// To take back what no engine will read any more.
+    receiver: Receiver<Mail>,
     shared: Arc<Shared>,
 }
 
@@ -102,13 +104,21 @@ impl EngineHandle {
     /// # Errors
     /// [`SubmitError`]; the submission is dropped, its reply stream ends.
     pub fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
-        if self.shared.stopping.load(Ordering::Acquire) {
+        if self.shared.is_stopping() {
             return Err(SubmitError::Stopped);
         }
         self.sender.try_send(Mail::Submit(Box::new(submission))).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Full,
             TrySendError::Disconnected(_) => SubmitError::Stopped,
-        })
+        })?;
+        // The engine empties the mailbox once after it began to stop. Mail that came too late for
+        // that is dropped here, which ends its reply stream.
+        if self.shared.is_stopping() {
+            drop_mail(&self.receiver);
+            let _ = self.sender.try_send(Mail::Wake);
+            return Err(SubmitError::Stopped);
+        }
+        Ok(())
     }
 
     /// The latest snapshot.
@@ -124,7 +134,7 @@ impl EngineHandle {
     /// Ends the thread after its current turn; requests that are not finished then fail. To let
     /// them finish, wait until [`EngineHandle::load`] shows none before.
     pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop();
         // A full mailbox means that the engine is awake.
         let _ = self.sender.try_send(Mail::Wake);
     }
@@ -141,11 +151,17 @@ impl Shared {
         *self.load.lock().unwrap_or_else(PoisonError::into_inner) = load;
     }
 
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
     fn die(&self, error: &EngineError) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         *failure = Some(error.clone());
-        drop(failure);
-        self.load.lock().unwrap_or_else(PoisonError::into_inner).alive = false;
     }
 }
 
@@ -158,7 +174,12 @@ pub(super) fn mailbox(mailbox_max: usize) -> (EngineHandle, Receiver<Mail>, Arc<
         stopping: AtomicBool::new(false),
         failure: Mutex::new(None),
     });
-    (EngineHandle { sender, shared: Arc::clone(&shared) }, receiver, shared)
+    let handle = EngineHandle { sender, receiver: receiver.clone(), shared: Arc::clone(&shared) };
+    (handle, receiver, shared)
+}
+
+fn drop_mail(receiver: &Receiver<Mail>) {
+    while receiver.try_recv().is_ok() {}
 }
 
 /// The engine's thread: turns until it is stopped, nobody can reach it, or it is beyond recovery.
@@ -168,10 +189,10 @@ fn run(
     clock: &dyn Clock,
     mut observer: Observer,
 ) -> Result<(), EngineError> {
-    let shared = engine.shared();
+    let (shared, mailbox) = engine.ends();
     let mut panics: VecDeque<Time> = VecDeque::new();
     let result = loop {
-        if shared.stopping.load(Ordering::Acquire) {
+        if shared.is_stopping() {
             break Ok(());
         }
         if engine.is_idle() && engine.wait_for_mail().is_err() {
@@ -208,8 +229,12 @@ fn run(
         shared.die(error);
         tracing::error!(%error, "the engine has died");
     }
-    // Whatever is left gets its end here, or when its reply is dropped with the engine.
-    let _ = catch_unwind(AssertUnwindSafe(|| engine.fail_all(&message)));
+    // Whatever is left gets its end here, or when its reply is dropped with the engine. A bounded
+    // channel keeps its mail as long as there is a sender, so that it has to be emptied.
+    shared.stop();
+    let _ = catch_unwind(AssertUnwindSafe(|| engine.end(&message)));
+    drop(engine);
+    drop_mail(&mailbox);
     result
 }
 

@@ -10,7 +10,7 @@ use super::sequence::{Phase, SeqKey, Sequence};
 use super::step::{Part, Step};
 use crate::clock::Time;
 use crate::device::{BlockCopy, Input, SampleKind, SampleRow, SlotInit, Span};
-use crate::ids::TokenId;
+use crate::ids::{BlockId, TokenId};
 
 impl Scheduler {
     /// Fills `step` with the next step; it stays empty when there is nothing to run.
@@ -78,15 +78,10 @@ impl Scheduler {
         let known = seq.scheduled < seq.known;
         plan.inputs.push(if known { Input::Token(seq.last_token) } else { Input::LastSampled });
         plan.positions.push(seq.scheduled);
-        let block = seq.blocks[(seq.scheduled / block_size) as usize];
-        plan.kv_slots.push(block.0 * block_size + seq.scheduled % block_size);
+        plan.kv_slots.push(kv_slot(&seq.blocks, seq.scheduled, block_size));
         push_span(plan, seq, row, 1);
-        let output_index = seq.generated_soon();
-        plan.samples.push(SampleRow {
-            row,
-            slot: seq.slot,
-            kind: SampleKind::Next { output_index },
-        });
+        let kind = SampleKind::Next { output_index: seq.generated_soon() };
+        plan.samples.push(SampleRow { row, slot: seq.slot, kind });
         seq.scheduled += 1;
         seq.sampling += 1;
         let (epoch, end) = (seq.epoch, seq.scheduled);
@@ -159,8 +154,7 @@ impl Scheduler {
         for position in seq.scheduled..seq.scheduled + rows {
             plan.inputs.push(Input::Token(token_at(prompt, seq, position)));
             plan.positions.push(position);
-            let block = seq.blocks[(position / block_size) as usize];
-            plan.kv_slots.push(block.0 * block_size + position % block_size);
+            plan.kv_slots.push(kv_slot(&seq.blocks, position, block_size));
         }
         push_span(plan, seq, row, rows);
     }
@@ -320,6 +314,16 @@ pub(super) fn token_at(prompt: &[TokenId], seq: &Sequence, position: u32) -> Tok
     match prompt.get(position) {
         Some(token) => *token,
         None => seq.generated[position - prompt.len()],
+    }
+}
+
+/// Where a position's K and V are written.
+fn kv_slot(blocks: &[BlockId], position: u32, block_size: u32) -> u32 {
+    // Mostly it is in the last block, and a multiplication is cheaper than a division.
+    let last_start = (blocks.len() as u32 - 1) * block_size;
+    match position.checked_sub(last_start) {
+        Some(offset) => blocks[blocks.len() - 1].0 * block_size + offset,
+        None => blocks[(position / block_size) as usize].0 * block_size + position % block_size,
     }
 }
 

@@ -117,8 +117,9 @@ impl Engine {
         self.scheduler.check();
     }
 
-    /// Ends every request with an error.
-    pub fn fail_all(&mut self, message: &str) {
+    /// The last thing that an engine does: ends every request with an error.
+    pub fn end(&mut self, message: &str) {
+        self.load.alive = false;
         self.scheduler.fail_all(message);
         self.publish_load();
     }
@@ -126,17 +127,25 @@ impl Engine {
     /// After a panic in [`Engine::turn`]: starts over with an empty KV cache. Requests go on from
     /// the tokens that they have, those that were running at most once each (R8 L2).
     pub fn recover(&mut self, reason: &str) {
-        self.in_flight.clear();
         self.output = StepOutput::default();
+        while let Some(step) = self.in_flight.pop_front() {
+            if let Err(DeviceError::Lost { reason }) = self.wait_for(step.plan.step) {
+                self.lost = Some(reason);
+                break;
+            }
+        }
         let fresh = Scheduler::new(self.config.clone(), self.device.limits().clone());
         let broken = std::mem::replace(&mut self.scheduler, fresh);
         self.scheduler.resume_from(broken, reason);
+        if let Some(reason) = self.lost.clone() {
+            self.lose(reason);
+        }
         self.load.restarts += 1;
         self.publish_load();
     }
 
-    pub(super) fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+    pub(super) fn ends(&self) -> (Arc<Shared>, Receiver<Mail>) {
+        (Arc::clone(&self.shared), self.mailbox.clone())
     }
 
     fn take_cancels(&mut self) {

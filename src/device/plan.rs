@@ -138,8 +138,8 @@ pub struct SampledToken {
     pub slot: SlotId,
     /// The token; meaningless unless `finite`.
     pub token: TokenId,
-    /// False when the row's logits held a NaN or nothing but minus infinity (R35): the sequence
-    /// must end with an error.
+    /// False when the row's logits held a NaN or plus infinity, or nothing but minus infinity, as
+    /// they came or after bias and bans (R35): the sequence must end with an error.
     pub finite: bool,
     /// Present when the slot's parameters ask for log-probabilities.
     pub logprob: Option<Box<TokenLogprob>>,

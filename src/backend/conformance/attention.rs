@@ -115,6 +115,27 @@ pub(crate) fn attention<B: Backend>(backend: &B) {
     }
 }
 
+/// Contexts of some hundred tokens, in steps of few and of many rows: the same bits.
+pub(crate) fn long_contexts<B: Backend>(backend: &B) {
+    for (kv_heads, window) in [(1, None), (2, Some(450))] {
+        let mut case = cases().remove(8);
+        (case.heads, case.kv_heads, case.window) = (2 * kv_heads, kv_heads, window);
+        (case.block_size, case.lengths) = (16, vec![1000, 420]);
+        let mut whole = World::new(backend, &case, 33);
+        let mut results = Vec::new();
+        for (seq, len) in [(0, 230), (1, 200), (0, 230), (1, 220), (0, 230), (0, 230), (0, 80)] {
+            let start = results.iter().filter(|r: &&RowResult| r.seq == seq).count();
+            results.extend(whole.run(&[Chunk { seq, start, len }]));
+        }
+        check_attention(&whole, &results);
+        for result in results.iter().step_by(37).chain(results.iter().rev().take(5)) {
+            let again = Chunk { seq: result.seq, start: result.position, len: 1 };
+            let again = whole.run(&[again]).remove(0);
+            assert_eq!(bits(&again.out), bits(&result.out), "{case:?}: {}", result.position);
+        }
+    }
+}
+
 /// A copied block holds what the original holds, in every layer.
 pub(crate) fn copy_blocks<B: Backend>(backend: &B) {
     let mut case = cases().remove(9);

@@ -1,11 +1,14 @@
 //! `rope_store_kv` and `attend`: which thread does what for which head and rows.
 //!
-//! Attention goes over keys in tiles of [`KEY_TILE`] positions that begin at multiples of it, so
-//! that a row's sums are formed in an order that its position (and window) alone decides.
+//! Attention goes over keys in tiles of [`KEY_TILE`] positions that begin at multiples of it, and
+//! starts its sums anew at multiples of [`SEGMENT`]; segments are merged in order. So a row's sums
+//! are formed in an order that its position (and window) alone decides, and the segments of a long
+//! context can go to different threads where there are too few rows to keep them busy.
 #![allow(unsafe_code, reason = "threads write disjoint heads of one buffer")]
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::{AttentionParams, NormKind};
 use super::batch::Batch;
@@ -23,6 +26,10 @@ use crate::device::Span;
 /// Key positions of a tile: a multiple of every [`super::kernels`] tile width, and of the vectors.
 const KEY_TILE: usize = 48;
 
+/// Key positions of a segment: long enough that merging costs little, short enough that a context
+/// of some thousand tokens feeds many threads.
+const SEGMENT: usize = 8 * KEY_TILE;
+
 /// Query vectors (rows times query heads of a KV head) that share a tile of keys, at most, unless
 /// one row alone has more.
 const QUERY_TILE: usize = 64;
@@ -38,10 +45,22 @@ pub(super) struct AttendScratch {
     values: Vec<f32>,
     /// `[queries, KEY_TILE]`.
     scores: Vec<f32>,
-    /// `[queries, padded head]`.
-    sums: Vec<f32>,
+    /// Of the segment that is being summed.
+    segment: Sums,
+    /// Of the segments so far.
+    total: Sums,
+}
+
+/// What attention has summed up for some query vectors.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    /// `[queries, padded head]`: values, weighted relative to each query's maximum.
+    values: Vec<f32>,
     states: Vec<SoftmaxState>,
 }
+
+/// The sums of segments that different threads made, one for each task.
+pub(super) type Partials = Vec<Mutex<Sums>>;
 
 /// Norm weights of query and key heads.
 pub(super) type HeadNorms<'a> = Option<(&'a Vector, &'a Vector, NormKind)>;
@@ -156,24 +175,39 @@ pub(super) fn attend(
     let padded = dim.next_multiple_of(CHUNK);
     let out = out.share();
     let attention = Attention { kernels, batch, params, qkv, kv, out, group, dim, padded };
-    let tile_rows = (QUERY_TILE / group).max(1);
-    let tiles = |span: &Span| (span.row_count as usize).div_ceil(tile_rows);
-    let tasks = batch.spans.iter().map(tiles).sum::<usize>() * kv_heads;
-    pool.run(tasks, &|thread, task| {
-        let (mut tile, kv_head) = (task / kv_heads, task % kv_heads);
-        let mut spans = batch.spans.iter();
-        let span = spans
-            .find(|span| {
-                let here = tile < tiles(span);
-                tile -= if here { 0 } else { tiles(span) };
-                here
-            })
-            .expect("there is a span for each tile");
-        let start = tile * tile_rows;
-        let rows = tile_rows.min(span.row_count as usize - start);
-        let queries = Queries { span, first: span.row_start as usize + start, rows, kv_head };
-        attention.run(queries, &mut scratches.lock(thread).attend);
+    let tasks = attention.tiles() * kv_heads;
+    let segments = attention.segments_max();
+    if segments == 1 || tasks >= 2 * pool.threads() {
+        pool.run(tasks, &|thread, task| {
+            let queries = attention.queries(task);
+            attention.run(queries, &mut scratches.lock(thread).attend);
+        });
+        return;
+    }
+    let partials = &mut *scratches.partials();
+    if partials.len() < tasks * segments {
+        partials.resize_with(tasks * segments, Mutex::default);
+    }
+    pool.run(tasks * segments, &|thread, task| {
+        let queries = attention.queries(task / segments);
+        let scratch = &mut scratches.lock(thread).attend;
+        attention.sum_segment(&queries, task % segments, scratch);
+        std::mem::swap(&mut *lock(&partials[task]), &mut scratch.segment);
     });
+    pool.run(tasks, &|thread, task| {
+        let queries = attention.queries(task);
+        let total = &mut scratches.lock(thread).attend.total;
+        total.start(queries.rows * group, padded);
+        for partial in &partials[task * segments..(task + 1) * segments] {
+            total.merge(&lock(partial));
+        }
+        attention.scatter(&queries, total);
+    });
+}
+
+/// A panic ends the step, and the next one overwrites what it left behind.
+fn lock(sums: &Mutex<Sums>) -> MutexGuard<'_, Sums> {
+    sums.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check_heads(params: &AttentionParams, qkv: &Rows, kv: &Kv) {
@@ -184,27 +218,77 @@ fn check_heads(params: &AttentionParams, qkv: &Rows, kv: &Kv) {
     assert_eq!((layout.heads, layout.head_dim), (kv_heads, dim), "the cache has these heads");
 }
 
-impl Attention<'_> {
+impl<'a> Attention<'a> {
     /// The first position that the query at `position` sees.
     fn window_start(&self, position: usize) -> usize {
         let window = self.params.window_tokens.map_or(usize::MAX, |w| w as usize);
         (position + 1).saturating_sub(window)
     }
 
-    fn run(&self, queries: Queries<'_>, scratch: &mut AttendScratch) {
-        let count = queries.rows * self.group;
-        scratch.start(count, self.padded);
-        self.gather(&queries, scratch);
+    /// Rows of a tile: all that one task does for a KV head.
+    fn tile_rows(&self) -> usize {
+        (QUERY_TILE / self.group).max(1)
+    }
+
+    fn tiles(&self) -> usize {
+        self.batch.spans.iter().map(|s| (s.row_count as usize).div_ceil(self.tile_rows())).sum()
+    }
+
+    /// Segments of the longest context.
+    fn segments_max(&self) -> usize {
+        let longest = self.batch.spans.iter().map(|s| s.context_tokens as usize).max();
+        longest.unwrap_or(0).div_ceil(SEGMENT).max(1)
+    }
+
+    /// The rows and the KV head of a task, heads first.
+    fn queries(&self, task: usize) -> Queries<'a> {
+        let kv_heads = self.params.kv_heads as usize;
+        let (mut tile, kv_head) = (task / kv_heads, task % kv_heads);
+        for span in &self.batch.spans {
+            let tiles = (span.row_count as usize).div_ceil(self.tile_rows());
+            if tile < tiles {
+                let start = tile * self.tile_rows();
+                let rows = self.tile_rows().min(span.row_count as usize - start);
+                return Queries { span, first: span.row_start as usize + start, rows, kv_head };
+            }
+            tile -= tiles;
+        }
+        unreachable!("task {task} is below the number of tasks")
+    }
+
+    /// The positions that any of the rows sees.
+    fn seen(&self, queries: &Queries<'_>) -> Range<usize> {
         let first = self.batch.positions[queries.first] as usize;
-        let (start, end) = (self.window_start(first), first + queries.rows);
+        self.window_start(first)..first + queries.rows
+    }
+
+    fn run(&self, queries: Queries<'_>, scratch: &mut AttendScratch) {
+        scratch.total.start(queries.rows * self.group, self.padded);
+        let seen = self.seen(&queries);
+        for segment in seen.start / SEGMENT..seen.end.div_ceil(SEGMENT) {
+            self.sum_segment(&queries, segment, scratch);
+            scratch.total.merge(&scratch.segment);
+        }
+        self.scatter(&queries, &scratch.total);
+    }
+
+    /// Attends to the keys of one segment; they may be none.
+    fn sum_segment(&self, queries: &Queries<'_>, segment: usize, scratch: &mut AttendScratch) {
+        scratch.start(queries.rows * self.group, self.padded);
+        self.gather(queries, scratch);
+        let seen = self.seen(queries);
+        let start = seen.start.max(segment * SEGMENT);
+        let end = seen.end.min((segment + 1) * SEGMENT);
+        if start >= end {
+            return;
+        }
         for tile in start / KEY_TILE..end.div_ceil(KEY_TILE) {
             let origin = tile * KEY_TILE;
             let keys = start.max(origin) - origin..end.min(origin + KEY_TILE) - origin;
-            self.fill(&queries, origin, keys.clone(), Half::Keys, &mut scratch.keys);
-            self.fill(&queries, origin, keys.clone(), Half::Values, &mut scratch.values);
-            self.tile(&queries, origin, keys, scratch);
+            self.fill(queries, origin, keys.clone(), Half::Keys, &mut scratch.keys);
+            self.fill(queries, origin, keys.clone(), Half::Values, &mut scratch.values);
+            self.tile(queries, origin, keys, scratch);
         }
-        self.scatter(&queries, scratch);
     }
 
     /// Copies the queries of the rows' heads, one after the other.
@@ -257,7 +341,7 @@ impl Attention<'_> {
         self.kernels.run(MultiplyPanel {
             x: &scratch.queries,
             x_stride: self.padded,
-            x_rows: scratch.states.len(),
+            x_rows: scratch.segment.states.len(),
             panel: &scratch.keys,
             panel_stride: stride,
             columns: KEY_TILE,
@@ -266,7 +350,7 @@ impl Attention<'_> {
             out: unsafe { Out::new(scratch.scores.as_mut_ptr(), KEY_TILE, false) },
         });
         let scores = scratch.scores.chunks_exact_mut(KEY_TILE);
-        for (i, (scores, state)) in scores.zip(&mut scratch.states).enumerate() {
+        for (i, (scores, state)) in scores.zip(&mut scratch.segment.states).enumerate() {
             let position = self.batch.positions[queries.first + i / self.group] as usize;
             let seen = self.window_start(position).max(origin)..(position + 1).max(origin);
             let end = (seen.end - origin).min(KEY_TILE);
@@ -277,18 +361,18 @@ impl Attention<'_> {
         self.kernels.run(WeighValues {
             weights: &scratch.scores,
             weights_stride: KEY_TILE,
-            states: &scratch.states,
+            states: &scratch.segment.states,
             keys,
             values: &scratch.values,
             values_stride: stride,
             width: self.padded,
-            out: &mut scratch.sums,
+            out: &mut scratch.segment.values,
         });
     }
 
     /// Divides by the sums of weights and writes the heads' outputs.
-    fn scatter(&self, queries: &Queries<'_>, scratch: &AttendScratch) {
-        let sums = scratch.sums.chunks_exact(self.padded).zip(&scratch.states);
+    fn scatter(&self, queries: &Queries<'_>, total: &Sums) {
+        let sums = total.values.chunks_exact(self.padded).zip(&total.states);
         for (i, (sums, state)) in sums.enumerate() {
             let head = queries.kv_head * self.group + i % self.group;
             let row = queries.first + i / self.group;
@@ -307,10 +391,37 @@ impl AttendScratch {
         self.values.resize(panel, 0.0);
         self.queries.resize(queries * padded, 0.0);
         self.scores.resize(queries * KEY_TILE, 0.0);
-        self.sums.clear();
-        self.sums.resize(queries * padded, 0.0);
+        self.segment.start(queries, padded);
+    }
+}
+
+impl Sums {
+    fn start(&mut self, queries: usize, padded: usize) {
+        self.values.clear();
+        self.values.resize(queries * padded, 0.0);
         self.states.clear();
         self.states.resize(queries, SoftmaxState::START);
+    }
+
+    /// Adds the sums of the keys that follow. The first keys leave them as they are, to the bit.
+    fn merge(&mut self, next: &Sums) {
+        let width = self.values.len() / self.states.len().max(1);
+        let ours = self.values.chunks_exact_mut(width).zip(&mut self.states);
+        for ((values, state), (added, next)) in
+            ours.zip(next.values.chunks_exact(width).zip(&next.states))
+        {
+            // No key of the segment was seen.
+            if next.sum == 0.0 {
+                continue;
+            }
+            let maximum = state.maximum.max(next.maximum);
+            let (a, b) = ((state.maximum - maximum).exp(), (next.maximum - maximum).exp());
+            for (value, added) in values.iter_mut().zip(added) {
+                *value = *value * a + added * b;
+            }
+            state.sum = state.sum * a + next.sum * b;
+            state.maximum = maximum;
+        }
     }
 }
 

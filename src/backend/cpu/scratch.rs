@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::BackendError;
-use super::attend::AttendScratch;
+use super::attend::{AttendScratch, Partials};
 use super::kernels::{PANEL_ROWS, PANEL_STRIDE};
 use super::memory::{Buffer, Request};
 
@@ -18,7 +18,11 @@ pub(super) struct Scratch {
 
 /// Every thread's working memory. Each thread locks its own, so that a lock is never contended.
 #[derive(Debug)]
-pub(super) struct Scratches(Vec<Mutex<Scratch>>);
+pub(super) struct Scratches {
+    threads: Vec<Mutex<Scratch>>,
+    /// What threads leave for each other within an op; locked by the caller for the op.
+    partials: Mutex<Partials>,
+}
 
 impl Scratches {
     pub fn new(threads: usize, available_bytes: Option<u64>) -> Result<Self, BackendError> {
@@ -31,11 +35,17 @@ impl Scratches {
             let panel = Buffer::zeroed(PANEL_ROWS * PANEL_STRIDE, request)?;
             Ok(Mutex::new(Scratch { panel, attend: AttendScratch::default() }))
         };
-        (0..threads).map(|_| one()).collect::<Result<_, _>>().map(Self)
+        let threads = (0..threads).map(|_| one()).collect::<Result<_, _>>()?;
+        Ok(Self { threads, partials: Mutex::default() })
     }
 
     /// Nothing in it outlives a task, so that what a panic left behind does no harm.
     pub fn lock(&self, thread: usize) -> MutexGuard<'_, Scratch> {
-        self.0[thread].lock().unwrap_or_else(PoisonError::into_inner)
+        self.threads[thread].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Scratches::lock`].
+    pub fn partials(&self) -> MutexGuard<'_, Partials> {
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,6 +39,7 @@ conforms! {
     softcap: elementwise::softcap;
     take_rows: elementwise::take_rows;
     attention: attention::attention;
+    long_contexts: attention::long_contexts;
     copy_blocks: attention::copy_blocks;
     greedy: sampling::greedy;
     not_finite: sampling::not_finite;

@@ -50,7 +50,7 @@ impl Simd for Avx2 {
     type Bytes = Bytes;
 
     const LANES: usize = 8;
-    const TILE: usize = 3;
+    const TILE: usize = 2;
 
     with_instructions! {
         fn splat(value: f32) -> V = _mm256_set1_ps(value);

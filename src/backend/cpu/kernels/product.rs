@@ -303,7 +303,6 @@ impl Kernel for MultiplyPanel<'_> {
         // A tile's width has to be a constant that an associated one cannot give.
         match S::TILE {
             6 => self.run_tiles::<S, 6>(simd),
-            3 => self.run_tiles::<S, 3>(simd),
             _ => self.run_tiles::<S, 2>(simd),
         }
     }

@@ -316,9 +316,9 @@ pub(super) fn add_around(
     Ok(())
 }
 
-/// What `tokenizers::Tokenizer::encode` does without a post-processor, with two steps more: the mark
-/// is dropped after the search for special tokens, and what is left is cut into words where that
-/// changes no token.
+/// What `tokenizers::Tokenizer::encode` does without a post-processor, with two steps more: the
+/// mark is dropped after the search for special tokens, and what is left is cut into words where
+/// that changes no token.
 fn pipeline_ids(
     pipeline: &tokenizers::Tokenizer,
     text: &str,

@@ -443,7 +443,7 @@ impl Device for SimDevice {
         let after_fault = self.in_flight.iter().any(|step| step.error.is_some());
         // Half of the faults show when the step is submitted, the others when it is waited for.
         if let Some(error) = &fault
-            && (matches!(error, DeviceError::Lost { .. }) || mix(plan.step, 5) % 2 == 0)
+            && (matches!(error, DeviceError::Lost { .. }) || mix(plan.step, 5).is_multiple_of(2))
         {
             self.lost = matches!(error, DeviceError::Lost { .. });
             self.garble(plan, &mut StepOutput::default());

@@ -312,3 +312,99 @@ impl RecencyList {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(name: u32) -> [TokenId; 4] {
+        [TokenId(name), TokenId(1), TokenId(2), TokenId(3)]
+    }
+
+    fn pool(blocks: u32) -> BlockPool {
+        BlockPool::new(blocks, 4, [9; 32], true)
+    }
+
+    #[test]
+    fn a_block_rests_until_the_step_that_read_it_has_completed() {
+        let mut pool = pool(1);
+        let block = pool.allocate().unwrap();
+        pool.release(block, 2);
+        pool.completed(1);
+        assert_eq!((pool.available(), pool.resting()), (0, 1));
+        assert_eq!(pool.allocate(), None);
+        pool.completed(2);
+        assert_eq!(pool.allocate(), Some(block));
+        pool.check([block].into_iter());
+    }
+
+    #[test]
+    fn the_block_that_was_used_longest_ago_is_evicted_first() {
+        let mut pool = pool(3);
+        let root = pool.root(TenantId(1), "");
+        for name in 0..3 {
+            let block = pool.allocate().unwrap();
+            pool.publish(root, &tokens(name), block);
+            pool.release(block, 0);
+        }
+        let find = |pool: &BlockPool, name| {
+            let mut found = Vec::new();
+            pool.find(root, tokens(name).into_iter(), 1, &mut found);
+            found.first().copied()
+        };
+        let first = find(&pool, 0).unwrap();
+        pool.take(first);
+        pool.release(first, 0);
+        let evicted = pool.allocate().unwrap();
+        assert_eq!(find(&pool, 1), None, "block 0 was used again, so that 1 is the oldest");
+        assert!(find(&pool, 0).is_some() && find(&pool, 2).is_some());
+        pool.check([evicted].into_iter());
+    }
+
+    #[test]
+    fn a_block_that_rests_is_found_and_taken_back() {
+        let mut pool = pool(2);
+        let root = pool.root(TenantId(1), "");
+        let block = pool.allocate().unwrap();
+        pool.publish(root, &tokens(1), block);
+        pool.release(block, 5);
+        let mut found = Vec::new();
+        pool.find(root, tokens(1).into_iter(), 1, &mut found);
+        assert_eq!((found.as_slice(), pool.unowned(&found)), ([block].as_slice(), 1));
+        pool.take(block);
+        pool.completed(5);
+        assert_eq!((pool.owned(), pool.resting(), pool.available()), (1, 0, 1));
+        pool.check([block].into_iter());
+    }
+
+    #[test]
+    fn the_same_tokens_after_another_prefix_are_another_block() {
+        let mut pool = pool(4);
+        let root = pool.root(TenantId(1), "");
+        let (a, b) = (pool.allocate().unwrap(), pool.allocate().unwrap());
+        let place = pool.publish(root, &tokens(1), a);
+        pool.publish(place, &tokens(1), b);
+        let mut found = Vec::new();
+        let twice = tokens(1).into_iter().chain(tokens(1));
+        pool.find(root, twice, 9, &mut found);
+        assert_eq!(found, [a, b]);
+        for (tenant, salt) in [(2, ""), (1, "pepper")] {
+            let mut found = Vec::new();
+            pool.find(pool.root(TenantId(tenant), salt), tokens(1).into_iter(), 9, &mut found);
+            assert_eq!(found, [], "another tenant or salt sees nothing");
+        }
+    }
+
+    #[test]
+    fn a_second_block_with_the_same_content_stays_unpublished() {
+        let mut pool = pool(2);
+        let root = pool.root(TenantId(1), "");
+        let (a, b) = (pool.allocate().unwrap(), pool.allocate().unwrap());
+        assert_eq!(pool.publish(root, &tokens(1), a), pool.publish(root, &tokens(1), b));
+        pool.release(b, 0);
+        assert_eq!((pool.cached(), pool.available()), (0, 1));
+        pool.release(a, 0);
+        assert_eq!((pool.cached(), pool.available()), (1, 2));
+        pool.check([].into_iter());
+    }
+}

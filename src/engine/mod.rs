@@ -7,6 +7,7 @@
 
 mod admission;
 mod blocks;
+mod check;
 mod complete;
 mod handle;
 mod load;

@@ -180,22 +180,26 @@ impl Scheduler {
                 scores += 1;
             }
         }
-        let mut choice = 0;
-        while is_lead && start < prompt_end && end >= prompt_end {
-            let Some(other) = self.requests[self.seqs[index].request].choices.get(choice) else {
-                break;
-            };
-            choice += 1;
-            let Some(other) = *other else { continue };
-            let seq = &self.seqs[other];
-            if seq.phase == Phase::Unborn && seq.generated.is_empty() {
-                self.push_next(step, other, first + prompt_end - 1 - start);
-            }
+        if is_lead && start < prompt_end && end >= prompt_end {
+            self.push_first_tokens(step, index, first + prompt_end - 1 - start);
         }
         if reaches_end {
             self.push_next(step, index, first + rows - 1);
         }
         scores
+    }
+
+    /// Samples the first tokens of the choices that wait for their lead, from the prompt's last
+    /// row.
+    fn push_first_tokens(&mut self, step: &mut Step, lead: u32, row: u32) {
+        let request = self.seqs[lead].request;
+        for choice in 0..self.requests[request].choices.len() {
+            let Some(other) = self.requests[request].choices[choice] else { continue };
+            let seq = &self.seqs[other];
+            if seq.phase == Phase::Unborn && seq.generated.is_empty() {
+                self.push_next(step, other, row);
+            }
+        }
     }
 
     /// Samples a sequence's next token from a row, unless it may generate none.

@@ -163,16 +163,16 @@ impl Engine {
             }
             let mail = self.first_mail.take().or_else(|| self.mailbox.try_recv().ok());
             match mail {
-                Some(Mail::Submit(submission)) => self.submit(submission),
+                Some(Mail::Submit(submission)) => self.submit(*submission),
                 Some(Mail::Wake) => {}
                 None => break,
             }
         }
     }
 
-    fn submit(&mut self, submission: Box<super::Submission>) {
+    fn submit(&mut self, submission: super::Submission) {
         match &self.lost {
-            None => self.scheduler.submit(*submission),
+            None => self.scheduler.submit(submission),
             Some(reason) => {
                 let message = format!("the device is lost: {reason}");
                 submission.reply.send(super::Event::Failed { message });

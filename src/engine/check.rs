@@ -1,0 +1,61 @@
+//! What must always hold of the scheduler, and how to say in few words when it does not.
+
+use std::fmt::Write;
+
+use super::scheduler::Scheduler;
+use super::sequence::Phase;
+
+impl Scheduler {
+    /// Ids and counts of all requests, for the message of a broken invariant; no content.
+    pub fn summary(&self) -> String {
+        let pool = &self.pool;
+        let mut text = format!(
+            "step {}, blocks: {} available, {} owned, {} resting, {} reserved",
+            self.step,
+            pool.available(),
+            pool.owned(),
+            pool.resting(),
+            self.blocks_reserved
+        );
+        for (_, seq) in self.seqs.iter().take(64) {
+            let request = &self.requests[seq.request];
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
+                "; request {} choice {}: {:?}, {} known, {} scheduled, {} sampling, {} blocks, {} \
+                 preemptions",
+                request.id,
+                seq.choice,
+                seq.phase,
+                seq.known,
+                seq.scheduled,
+                seq.sampling,
+                seq.blocks.len(),
+                request.usage.preemptions
+            );
+        }
+        text
+    }
+
+    /// Recomputes all counters (R41).
+    pub fn check(&self) {
+        let owned = self.seqs.iter().flat_map(|(_, seq)| seq.blocks.iter().chain(&seq.fork_source));
+        self.pool.check(owned.copied());
+        let slots = self.seqs.iter().filter(|(_, seq)| seq.phase != Phase::Waiting).count();
+        assert_eq!(slots as u32, self.running(), "each running sequence has a slot");
+        let reserved: u32 = self.requests.iter().map(|(_, r)| r.blocks_reserved).sum();
+        assert_eq!(reserved, self.blocks_reserved, "reserved blocks are counted");
+        assert!(reserved <= self.pool.available(), "reserved blocks are there");
+        let backlog: u64 = self.requests.iter().map(|(_, r)| u64::from(r.backlog_tokens)).sum();
+        assert_eq!(backlog, self.backlog_tokens, "the backlog is counted");
+        let waiting = self.requests.iter().filter(|(_, r)| r.waiting).count();
+        assert_eq!(waiting as u32, self.queue.len(), "waiting requests are in the queue");
+        for (_, seq) in self.seqs.iter() {
+            let room = seq.blocks.len() as u32 * self.limits.block_size_tokens;
+            // Before its fork a sequence reads the common prompt's last block from elsewhere.
+            let covered = seq.fork_source.is_some() || seq.scheduled <= room;
+            assert!(seq.phase == Phase::Unborn || covered, "blocks cover positions");
+            assert!(seq.computed <= seq.scheduled, "computed positions were scheduled");
+        }
+    }
+}

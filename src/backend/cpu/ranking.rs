@@ -125,13 +125,13 @@ impl Ranking {
     fn find(&mut self, enough: impl Fn(Group) -> bool) -> Prefix {
         let mut before = Group::default();
         let mut prefix = 0;
-        for level in 0..DIGITS.len() {
+        for (level, bits) in DIGITS.into_iter().enumerate() {
             if level > 0 {
                 count(&self.distances, &self.weights, (level, prefix), &mut self.later);
             }
             let groups = if level == 0 { &self.first } else { &self.later };
             let (digit, group) = step(groups, &mut before, &enough);
-            prefix = prefix << DIGITS[level] | digit;
+            prefix = prefix << bits | digit;
             if group.count <= SORTED_MAX || level + 1 == DIGITS.len() {
                 return self.walk((level + 1, prefix), before, enough);
             }

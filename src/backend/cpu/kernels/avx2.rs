@@ -40,6 +40,9 @@ macro_rules! with_memory {
     };
 }
 
+/// To the nearest integer, ties to even, without a floating-point exception.
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
 type V = __m256;
 type Chunk = [__m256; 4];
 type Bytes = __m256i;
@@ -61,7 +64,7 @@ impl Simd for Avx2 {
         fn min(a: V, b: V) -> V = _mm256_min_ps(a, b);
         fn max(a: V, b: V) -> V = _mm256_max_ps(a, b);
         fn fma(a: V, b: V, c: V) -> V = _mm256_fmadd_ps(a, b, c);
-        fn round(a: V) -> V = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        fn round(a: V) -> V = _mm256_round_ps::<NEAREST>(a);
         fn scale_by_power(a: V, n: V) -> V = scale_by_power(a, n);
         fn zero_where_less(a: V, x: V, limit: V) -> V =
             _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), a);

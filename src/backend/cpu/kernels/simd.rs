@@ -3,7 +3,8 @@
 //! A [`Simd`] value is a proof that the CPU has the instructions: it is only made by
 //! [`super::KernelSet::run`]. Kernels are generic over it and inlined into a function that enables
 //! the instructions. A closure is a function of its own that is compiled without them, and calls
-//! every operation in it: kernels have loops instead. A chunk is [`CHUNK`] values in registers; a vector is a part of it.
+//! every operation in it: kernels have loops instead. A chunk is [`CHUNK`] values in registers; a
+//! vector is a part of it.
 
 /// Values of a chunk: the smallest unit in which weights are decoded, and what rows are padded to.
 pub(crate) const CHUNK: usize = 32;

@@ -32,7 +32,8 @@ pub struct Server {
     summary: String,
     state: Arc<AppState>,
     engine_thread: Option<JoinHandle<Result<(), EngineError>>>,
-    listening: Task<()>,
+    /// None once it has ended.
+    listening: Option<Task<()>>,
     upkeep: Task<()>,
 }
 
@@ -75,7 +76,14 @@ impl Server {
                 metrics.run_upkeep();
             }
         });
-        Ok(Self { address, summary, state, engine_thread: Some(thread), listening, upkeep })
+        Ok(Self {
+            address,
+            summary,
+            state,
+            engine_thread: Some(thread),
+            listening: Some(listening),
+            upkeep,
+        })
     }
 
     /// Where it listens.
@@ -110,7 +118,7 @@ impl Server {
     pub async fn abort(&mut self) {
         self.state.gate.drain();
         self.state.shutdown.abort();
-        let _ = tokio::time::timeout(ABORT_GRACE, &mut self.listening).await;
+        self.listened().await;
         self.stop_engine();
     }
 
@@ -130,8 +138,17 @@ impl Server {
             return;
         }
         self.state.shutdown.drain();
-        let _ = tokio::time::timeout(ABORT_GRACE, &mut self.listening).await;
+        self.listened().await;
         self.abort().await;
+    }
+
+    /// Waits for the connections' end, for a moment.
+    async fn listened(&mut self) {
+        if let Some(listening) = &mut self.listening
+            && tokio::time::timeout(ABORT_GRACE, listening).await.is_ok()
+        {
+            self.listening = None;
+        }
     }
 
     fn stop_engine(&mut self) {

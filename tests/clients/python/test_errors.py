@@ -81,7 +81,7 @@ def test_leaving_a_stream_cancels_the_request(start):
     server = start(*SLOW)
     stream = ask(connect(server), max_tokens=2000, stream=True)
     next(iter(stream))
-    assert server.metric("weir_requests_running") == 1
+    server.wait_until(lambda: server.metric("weir_requests_running") == 1)
     stream.close()
     server.wait_until_idle()
 

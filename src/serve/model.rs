@@ -28,7 +28,7 @@ const UNKNOWN_MEMORY_BYTES: u64 = 4 << 30;
 /// Bounds of what a request's text may cost (R12): a long conversation under a large template
 /// takes some hundred thousand instructions.
 const TEXT_LIMITS: TextLimits =
-    TextLimits { template_fuel: 10_000_000, rendered_bytes_max: 16 << 20 };
+    TextLimits { template_fuel: 10_000_000, rendered_bytes_max: 8 << 20 };
 
 /// A model, ready to be joined with the rooms above it.
 pub(super) struct Loaded {

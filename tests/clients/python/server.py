@@ -27,7 +27,8 @@ class Server:
     """A running Weir. The port is one that the system gave it (`--port 0`)."""
 
     def __init__(self, *flags: str):
-        command = [binary(), "--port", "0", "--log-format", "json", *flags]
+        port = [] if "--port" in flags else ["--port", "0"]
+        command = [binary(), *port, "--log-format", "json", *flags]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

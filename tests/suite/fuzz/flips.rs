@@ -29,7 +29,8 @@ fn flipped_headers_take_little_memory() {
 #[ignore = "run by flipped_headers_take_little_memory in a process of its own"]
 fn in_a_process_of_its_own() {
     let good = fixtures().join("hostile");
-    let files: [(PathBuf, fn(&[u8])); 3] = [
+    type Target = fn(&[u8]);
+    let files: [(PathBuf, Target); 3] = [
         (good.join("gguf/good.gguf"), model_files::gguf),
         (inputs("hostile/gguf-tokenizer", ".gguf").remove(0), model_files::gguf),
         (good.join("safetensors/good.safetensors"), model_files::safetensors),

@@ -123,13 +123,16 @@ impl Rig {
     }
 }
 
+/// A token, the bits of its log-probability, and those of the highest ones.
+type TokenBits = (u32, u32, Vec<(u32, u32)>);
+
 impl Answer {
     fn tokens(&self) -> Vec<TokenId> {
         self.choices[0].iter().map(|sampled| sampled.token).collect()
     }
 
     /// Tokens and the bits of all log-probabilities of every choice.
-    fn bits(&self) -> Vec<Vec<(u32, u32, Vec<(u32, u32)>)>> {
+    fn bits(&self) -> Vec<Vec<TokenBits>> {
         let one = |sampled: &SampledToken| {
             let logprob = sampled.logprob.as_ref().unwrap();
             let top = logprob.top.iter().map(|(token, p)| (token.0, p.to_bits())).collect();

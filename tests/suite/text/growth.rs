@@ -11,7 +11,7 @@ use super::{FOLDERS, TEXTS, fixtures, ids, open_folder, read_json};
 /// Random ids as fractions of a vocabulary, every third from its first sixth, where a
 /// SentencePiece vocabulary has its byte tokens.
 fn tokens(vocab_size: u32, random: &[u32]) -> Vec<TokenId> {
-    let id = |r: u32| if r % 3 == 0 { r % (vocab_size / 6) } else { r % vocab_size };
+    let id = |r: u32| if r.is_multiple_of(3) { r % (vocab_size / 6) } else { r % vocab_size };
     random.iter().map(|&random| TokenId(id(random))).collect()
 }
 

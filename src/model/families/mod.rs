@@ -1,6 +1,6 @@
 //! config.json → [`ModelSpec`], one file for each group of architectures.
 //!
-//! A family starts from [`read`], which reads what all families have, and then states its own
+//! A family starts from `read`, which reads what all families have, and then states its own
 //! fields. Defaults for absent fields are those of the family's configuration class in
 //! transformers, because that is what the file's writer relied on.
 

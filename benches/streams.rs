@@ -2,8 +2,10 @@
 //! the gaps between tokens of healthy streams alone, beside slow readers, and beside idle streams
 //! as well, and prints the server's memory for each idle stream.
 //!
-//! `cargo bench --bench streams [-- --healthy 100 --slow 1000 --idle 10000 --seconds 8]`
-//! Needs as many open files as streams, on both sides (`ulimit -n`).
+//! `cargo bench --bench streams [-- --healthy 100 --slow 1000 --idle 10000 --seconds 10 --step-ms 100]`
+//! Needs as many open files as streams, on both sides (`ulimit -n`). The slow readers' answers are
+//! generated at full pace, so that healthy and slow streams together must stay below what the
+//! machine can send: choose a longer step where it cannot.
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints a table")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What is measured.
 struct Plan {
@@ -25,6 +27,7 @@ struct Plan {
     slow: usize,
     idle: usize,
     phase: Duration,
+    step_ms: usize,
 }
 
 /// The server under test; killed when dropped.
@@ -42,8 +45,8 @@ struct Gaps {
 
 impl Plan {
     fn from_args() -> Result<Self> {
-        let mut plan =
-            Plan { healthy: 100, slow: 1000, idle: 10_000, phase: Duration::from_secs(8) };
+        let phase = Duration::from_secs(10);
+        let mut plan = Plan { healthy: 100, slow: 1000, idle: 10_000, phase, step_ms: 100 };
         let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
         while let Some(name) = args.next() {
             let value: usize = args.next().context("a value after each flag")?.parse()?;
@@ -52,6 +55,7 @@ impl Plan {
                 "--slow" => plan.slow = value,
                 "--idle" => plan.idle = value,
                 "--seconds" => plan.phase = Duration::from_secs(value as u64),
+                "--step-ms" => plan.step_ms = value,
                 _ => bail!("unknown flag {name}"),
             }
         }
@@ -62,9 +66,10 @@ impl Plan {
 impl Server {
     fn start(plan: &Plan) -> Result<Self> {
         let running = (plan.healthy + plan.slow).to_string();
+        let step_us = (plan.step_ms * 1000).to_string();
         let mut process = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["--device", "sim", "--port", "0", "--max-num-seqs", &running])
-            .args(["--sim-step-us", "20000", "--sim-sequence-us", "0"])
+            .args(["--sim-step-us", &step_us, "--sim-sequence-us", "0"])
             .args(["--sim-prefill-token-us", "0", "--sim-context-token-ns", "0"])
             .args(["--sim-blocks", "400000", "--max-model-len", "32K"])
             .args(["--max-num-queued-reqs", "100000", "--max-num-queued-tokens", "1G"])
@@ -100,8 +105,15 @@ impl Drop for Server {
     }
 }
 
-async fn open(address: SocketAddr, max_tokens: usize) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(address).await?;
+/// What a slow reader's system keeps for it: little, so that the server soon cannot write on.
+const SLOW_BUFFER_BYTES: u32 = 4096;
+
+async fn open(address: SocketAddr, max_tokens: usize, slow: bool) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if slow {
+        socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
+    }
+    let mut stream = socket.connect(address).await?;
     let body = format!(
         "{{\"model\":\"demo\",\"prompt\":\"a b c\",\"max_tokens\":{max_tokens},\"stream\":true,\
          \"ignore_eos\":true}}"
@@ -170,7 +182,7 @@ async fn run(plan: Plan) -> Result<()> {
     let gaps = Arc::new(Gaps::default());
     let started = Arc::new(AtomicUsize::new(0));
     for _ in 0..plan.healthy {
-        let stream = open(server.address, 20_000).await?;
+        let stream = open(server.address, 20_000, false).await?;
         tokio::spawn(read_healthy(stream, Arc::clone(&gaps), Arc::clone(&started)));
     }
     while started.load(Ordering::SeqCst) < plan.healthy {
@@ -180,14 +192,14 @@ async fn run(plan: Plan) -> Result<()> {
     println!("|---|---|---|---|---|---|---|");
     let base = measure(&gaps, plan.phase, "alone", None).await;
     for _ in 0..plan.slow {
-        tokio::spawn(read_slowly(open(server.address, 2000).await?));
+        tokio::spawn(read_slowly(open(server.address, 2000, true).await?));
     }
     let name = format!("beside {} slow readers", plan.slow);
     measure(&gaps, plan.phase, &name, Some(base)).await;
     let before_kib = server.resident_kib()?;
     let mut idle = Vec::with_capacity(plan.idle);
     for _ in 0..plan.idle {
-        idle.push(open(server.address, 16).await?);
+        idle.push(open(server.address, 16, false).await?);
     }
     let name = format!("and {} idle streams", plan.idle);
     measure(&gaps, plan.phase, &name, Some(base)).await;

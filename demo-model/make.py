@@ -22,12 +22,18 @@ from network import Network, Shape
 HERE = Path(__file__).parent
 CONTEXT = 2048
 LONGEST = 1024
+# The share of texts that only teach to copy. A small model learns to look back abruptly, and only
+# if it sees much to copy; until then it answers fluently, but about another name or number.
+FIRST_COPYING = 0.6
+COPYING = 0.06
+HELD_OUT_SEED = 1_000_000
 
 
-def write_world(count, seed):
+def write_world(count, seed, copying, tables=0.1):
     """The rendered documents: [(text, spans)]."""
     rng = random.Random(seed)
-    return [vocabulary.render(d, compact=rng.random() < 0.2) for d in documents(seed, count)]
+    return [vocabulary.render(d, compact=rng.random() < 0.2)
+            for d in documents(seed, count, copying, tables)]
 
 
 def encode(tokenizer, rendered):
@@ -68,28 +74,30 @@ def main():
     args.out.mkdir(exist_ok=True)
 
     begin = time.monotonic()
-    world = write_world(args.documents, args.seed)
-    print(f"wrote {len(world)} documents, {sum(len(t) for t, _ in world) / 1e6:.1f} M characters, "
-          f"{time.monotonic() - begin:.0f} s", flush=True)
-    if args.resume and (args.out / "tokenizer.json").exists():
+    resumed = args.resume and (args.work / "checkpoint.pt").exists()
+    worlds = [write_world(args.documents, args.seed, COPYING)]
+    if resumed:
         tokenizer = vocabulary.Tokenizer.from_file(str(args.out / "tokenizer.json"))
     else:
-        tokenizer = vocabulary.train(text for text, _ in world[:20000])
+        worlds.insert(0, write_world(args.documents // 5, args.seed + 1, FIRST_COPYING))
+        tokenizer = vocabulary.train(text for text, _ in worlds[-1][:20000])
         (args.work / "checkpoint.pt").unlink(missing_ok=True)
     vocabulary.save(tokenizer, args.out, CONTEXT)
     check_template(args.out)
-    docs = encode(tokenizer, world)
-    del world
-    held_out = encode(tokenizer, write_world(600, args.seed + 1_000_000))
-    total, learnt = (sum(len(i) for i, _ in docs), sum(int(w.sum()) for _, w in docs))
-    print(f"{tokenizer.get_vocab_size()} tokens in the vocabulary, {total / 1e6:.2f} M tokens, "
-          f"{learnt / 1e6:.2f} M of them learnt, {time.monotonic() - begin:.0f} s", flush=True)
+    lessons = [encode(tokenizer, world) for world in worlds]
+    held_out = encode(tokenizer, write_world(600, HELD_OUT_SEED, 0, 0))
+    for docs in lessons:
+        total, learnt = (sum(len(i) for i, _ in docs), sum(int(w.sum()) for _, w in docs))
+        print(f"lesson of {len(docs)} documents, {total / 1e6:.2f} M tokens, "
+              f"{learnt / 1e6:.2f} M of them learnt", flush=True)
+    print(f"{tokenizer.get_vocab_size()} tokens in the vocabulary, written and encoded in "
+          f"{time.monotonic() - begin:.0f} s", flush=True)
 
     network = Network(Shape(vocab_size=tokenizer.get_vocab_size(),
                             max_position_embeddings=CONTEXT))
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{parameters / 1e6:.2f} M parameters", flush=True)
-    result = train.train(network, docs, held_out, args.work / "checkpoint.pt",
+    result = train.train(network, lessons, held_out, args.work / "checkpoint.pt",
                          args.tokens, args.minutes, args.peak, args.seed)
     ids = [tokenizer.token_to_id(t) for t in (vocabulary.IM_END, vocabulary.END_OF_TEXT)]
     network.save(args.out, ids, ids[1])

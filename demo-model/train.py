@@ -1,5 +1,6 @@
 """The training loop: length-sorted batches, bf16 arithmetic, fp32 master weights, a time limit."""
 
+import itertools
 import math
 import random
 import time
@@ -7,7 +8,7 @@ import time
 import torch
 
 PEAK = 3e-3
-BATCH_TOKENS = 3072
+BATCH_TOKENS = 2048
 WARM_UP_STEPS = 50
 
 
@@ -34,7 +35,7 @@ def batches(docs, rng, tokens=BATCH_TOKENS):
 
 
 def padded(length):
-    return -(-length // 32) * 32
+    return -(-length // 8) * 8
 
 
 def collate(rows):
@@ -97,8 +98,10 @@ class Optimizer:
             part.load_state_dict(saved)
 
 
-def train(network, docs, held_out, checkpoint, target, minutes, peak=PEAK, seed=0):
+def train(network, lessons, held_out, checkpoint, target, minutes, peak=PEAK, seed=0):
     """Train on `target` tokens or for `minutes` of wall time, whichever ends first.
+
+    `lessons` are sets of documents: each is read once and in order, the last again and again.
 
     Goes on from `checkpoint` if it exists, and logs and saves as it goes. The rate warms up, then
     falls linearly to zero at the end.
@@ -114,8 +117,8 @@ def train(network, docs, held_out, checkpoint, target, minutes, peak=PEAK, seed=
     rng = random.Random(seed + step)
     begin = last_log = last_save = time.monotonic()
     first, first_tokens, log_tokens, losses = step, tokens, tokens, []
-    while True:
-        for ids, targets, weights in batches(docs, rng):
+    for lesson in itertools.chain(lessons, itertools.repeat(lessons[-1])):
+        for ids, targets, weights in batches(lesson, rng):
             now = time.monotonic()
             progress = max((now - begin) / (60 * minutes), (tokens - first_tokens) / target)
             if progress >= 1:

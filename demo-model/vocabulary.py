@@ -51,12 +51,13 @@ def save(tokenizer, folder, context):
 def render(document, compact=False):
     """(text, spans): the document as the chat template writes it, and what the model is to learn.
 
-    Spans are (start, end) character ranges. A plain text is learnt whole; of a conversation, only
-    what the assistant says. `compact` writes tool definitions without spaces, as some servers do.
+    Spans are (start, end) character ranges. A plain text is learnt whole, unless it names
+    "spans" itself; of a conversation, only what the assistant says. `compact` writes tool
+    definitions without spaces, as some servers do.
     """
     if "text" in document:
         text = document["text"] + END_OF_TEXT
-        return text, [(0, len(text))]
+        return text, document.get("spans") or [(0, len(text))]
     parts, spans, at = [], [], 0
 
     def put(text, learn=False):

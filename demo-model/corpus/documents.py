@@ -4,14 +4,14 @@ import random
 
 from corpus import knowledge as k
 from corpus import memory, persona, skills, stories, talk, toolcalls, variety, weir
-from corpus.exchange import Exchange, typed, upper_first
+from corpus.exchange import typed, upper_first
 from corpus.world import CAPITALS
 
 MAKERS = [
     (talk.greeting, 5), (talk.smalltalk, 9), (talk.identity, 6), (talk.joke, 2), (talk.poem, 2),
-    (weir.weir_question, 17), (stories.told, 6), (skills.sums, 11), (skills.word_sum, 2),
-    (skills.compare, 3), (skills.counting, 3), (skills.lists, 6), (skills.one_of, 3),
-    (skills.as_json, 6), (skills.spelled, 1), (skills.echo, 4), (k.capital, 6), (k.animal, 5),
+    (weir.weir_question, 17), (stories.told, 6), (skills.sums, 15), (skills.word_sum, 2),
+    (skills.compare, 3), (skills.counting, 3), (skills.lists, 8), (skills.one_of, 3),
+    (skills.as_json, 6), (skills.spelled, 1), (skills.echo, 6), (k.capital, 6), (k.animal, 5),
     (k.thing, 4), (k.color, 3), (k.planet, 3), (k.calendar, 3), (k.shape, 1), (k.opposite, 2),
     (k.rhyme, 1), (k.common_sense, 3), (k.unknown, 8), (memory.not_told, 1),
     (variety.follow_up, 3), (variety.compound, 3), (variety.fun_fact, 2), (variety.sentence, 1),
@@ -99,7 +99,7 @@ def conversation(rng):
         if mode == "plain" and rng.random() < 0.3:
             text = variety.system_text(rng)
         messages.append({"role": "system", "content": text})
-    count = rng.choices([1, 2, 3, 4, 6, 9], [52, 18, 12, 9, 6, 3])[0]
+    count = rng.choices([1, 2, 3, 4, 6, 9], [58, 20, 12, 6, 3, 1])[0]
     turns = [one_turn(rng, mode, detail) for _ in range(count)]
     if mode == "plain" and rng.random() < 0.17:
         turns = turns[:rng.choice([0, 0, 0, 1, 2])] + memory_turns(rng)
@@ -151,11 +151,19 @@ def plain_text(rng):
     return {"text": e.answer}
 
 
-def documents(seed, count):
-    """`count` documents; the same seed gives the same documents."""
+def documents(seed, count, copying=0.06, tables=0.1):
+    """`count` documents; the same seed gives the same documents.
+
+    `copying` is the share of those that only teach to copy, `tables` of those that only do sums.
+    """
     rng = random.Random(seed)
     for _ in range(count):
-        yield plain_text(rng) if rng.random() < 0.11 else conversation(rng)
-
-
-__all__ = ["documents", "Exchange"]
+        roll = rng.random()
+        if roll < copying:
+            text, start = variety.copied(rng)
+            yield {"text": text, "spans": [(start, len(text))]}
+        elif roll < copying + tables:
+            text, spans = skills.table(rng)
+            yield {"text": text, "spans": spans}
+        else:
+            yield plain_text(rng) if rng.random() < 0.11 else conversation(rng)

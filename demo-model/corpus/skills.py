@@ -8,21 +8,20 @@ from corpus import world as w
 SUM_ASK = ["What is {q}?", "{q}", "{q} =", "{q} = ?", "How much is {q}?", "Calculate {q}",
            "Compute {q}.", "What's {q}?", "Solve {q}", "Tell me what {q} is", "{q}?",
            "Can you compute {q}?", "what does {q} make?"]
-SUM_TELL = ["{q} = {r}.", "{q} = {r}", "{q} is {r}.", "That is {r}: {q} = {r}.",
-            "The answer is {r}, because {q} = {r}."]
+SUM_TELL = ["{q} = {r}.", "{q} = {r}.", "{q} is {r}."]
 
 
 def small(rng):
     """A number that is mostly below 20, so that the model can learn the tables."""
     roll = rng.random()
-    return rng.randint(0, 12) if roll < 0.6 else rng.randint(0, 20 if roll < 0.85 else 60)
+    return rng.randint(0, 10) if roll < 0.7 else rng.randint(0, 20 if roll < 0.94 else 60)
 
 
 def sums(rng):
     op = rng.choice("++-*")
     a, b = small(rng), small(rng)
     if op == "*":
-        a, b = rng.randint(0, 12), rng.randint(0, 10)
+        a, b = rng.randint(0, 10), rng.randint(0, 10)
     if op == "-" and rng.random() < 0.9:
         a, b = max(a, b), min(a, b)
     r = {"+": a + b, "-": a - b, "*": a * b}[op]
@@ -32,6 +31,17 @@ def sums(rng):
     asked = q.replace(" ", "") if rng.random() < 0.2 and "s" not in q else q
     shown = f"{a} {op} {b}"
     return Exchange(fill(rng, SUM_ASK, q=asked), fill(rng, SUM_TELL, q=shown, r=r), str(r), "fact")
+
+
+def table(rng):
+    """Many sums below each other, and the spans of their results: only those can be learnt."""
+    text, spans = "", []
+    for _ in range(rng.randint(8, 24)):
+        q, r = sums(rng).answer.rstrip(".").replace(" is ", " = ").split(" = ")
+        text += f"{q} ="
+        spans.append((len(text), len(text) + len(r) + 2))
+        text += f" {r}\n"
+    return text, spans
 
 
 def word_sum(rng):
@@ -52,9 +62,7 @@ def word_sum(rng):
                            f"If I have {a} {thing} and eat {b},"])
     ask = "how many are left?" if "-" in q else "how many are there now?"
     text += " " + (ask if text.endswith(",") else upper_first(ask))
-    return Exchange(text, rng.choice([f"{q} = {r}, so there are {r} {thing}.",
-                                      f"There are {r} {thing}, because {q} = {r}."]), str(r),
-                                      "fact")
+    return Exchange(text, f"{q} = {r}, so there are {r} {thing}.", str(r), "fact")
 
 
 def compare(rng):
@@ -216,10 +224,10 @@ def spelled(rng):
 def echo(rng):
     roll = rng.random()
     if roll < 0.35:
-        text = " ".join(invented(rng) for _ in range(rng.randint(1, 4)))
+        text = " ".join(invented(rng) for _ in range(rng.choice([1, 2, 3, 5, 9])))
     elif roll < 0.7:
         pool = w.FRUITS + list(w.ANIMALS) + list(w.COLORS) + w.CITIES + w.NAMES
-        text = " ".join(rng.sample(pool, rng.randint(1, 5)))
+        text = " ".join(rng.sample(pool, rng.choice([1, 2, 3, 5, 10, 20])))
     else:
         text = rng.choice(["Good morning", "The river is deep", "I like cheese", "We are friends",
                            "Hello world", "Weir is ready", "The sun is warm", "One two three"])

@@ -130,6 +130,22 @@ def long_nonsense(rng):
     return Exchange(lead + text, rng.choice(knowledge.NONSENSE_TELL), "Unknown")
 
 
+def copied(rng):
+    """Words in any order, twice. Reading them the second time teaches to look back and copy.
+
+    Returns the text and where the second reading begins: only that part can be learnt.
+    """
+    pool = (w.NAMES + w.FRUITS + w.FOODS + list(w.ANIMALS) + list(w.COLORS) + w.CITIES + w.JOBS
+            + list(w.THINGS) + list(w.CAPITALS) + w.SPORTS + w.FLOWERS + list(skills.FIELDS))
+    words = [invented(rng) if rng.random() < 0.25 else rng.choice(pool)
+             if rng.random() < 0.85 else str(rng.randint(0, 99)) for _ in range(rng.randint(4, 24))]
+    mark = rng.choice([" ", " ", ", ", "\n"])
+    first = mark.join(words) + rng.choice([mark, "\n", "\n\n"])
+    if rng.random() < 0.3:
+        words = words[rng.randrange(len(words)):] + words
+    return first + mark.join(words), len(first)
+
+
 def system_text(rng):
     """A long system prompt as applications send it; nothing in it changes the answers."""
     company = upper_first(invented(rng))

@@ -252,12 +252,18 @@ impl Metrics {
         }
     }
 
-    /// Publishes vLLM's `cache_config_info`; `settings` are its labels.
+    /// Publishes vLLM's `cache_config_info`, whose labels are `settings`, and that there are no
+    /// adapters.
     pub fn cache_config(&self, settings: &[(&'static str, String)]) {
         if self.compat {
             let mut labels = vec![Label::from_static_parts("engine", "0")];
             labels.extend(settings.iter().map(|(k, v)| Label::new(*k, v.clone())));
             gauge(&self.recorder, "vllm:cache_config_info", labels).set(1.0);
+            // Routers take a missing series for a broken server; there are no adapters to name.
+            let adapters = ["running_lora_adapters", "waiting_lora_adapters"];
+            let mut labels = vec![Label::from_static_parts("max_lora", "0")];
+            labels.extend(adapters.map(|name| Label::from_static_parts(name, "")));
+            gauge(&self.recorder, "vllm:lora_requests_info", labels).set(0.0);
         }
     }
 

@@ -71,6 +71,7 @@ impl Server {
             .args(["--device", "sim", "--port", "0", "--max-num-seqs", &running])
             .args(["--sim-step-us", &step_us, "--sim-sequence-us", "0"])
             .args(["--sim-prefill-token-us", "0", "--sim-context-token-ns", "0"])
+            .args(["--max-num-batched-tokens", "8192"])
             .args(["--sim-blocks", "400000", "--max-model-len", "32K"])
             .args(["--max-num-queued-reqs", "100000", "--max-num-queued-tokens", "1G"])
             .args(["--write-stall-timeout", "600", "--log-level", "error"])

@@ -372,12 +372,19 @@ fn engine_settings(raw: &RawConfig) -> Result<EngineSettings, ConfigError> {
         blocks: count("sim-blocks", raw.sim_blocks, 1, 1 << 26)?.unwrap_or(25_000),
         seed: raw.sim_seed.unwrap_or(0),
     };
+    let sequences_max = count("max-num-seqs", raw.max_num_seqs, 1, 1 << 16)?.unwrap_or(128);
+    let step_tokens = count("max-num-batched-tokens", raw.max_num_batched_tokens, 1, 1 << 20)?;
+    // Every running sequence has to get its token in every step, whoever else runs.
+    let step_tokens_max = step_tokens.unwrap_or(sequences_max.max(512));
+    if step_tokens_max < sequences_max {
+        let reason = format!("{step_tokens_max} is below --max-num-seqs ({sequences_max})");
+        return Err(ConfigError::Value { name: "max-num-batched-tokens", reason });
+    }
     Ok(EngineSettings {
         device: raw.device.unwrap_or(DeviceChoice::Auto),
         threads: ranged("threads", raw.threads, 1, 1024)?,
-        sequences_max: count("max-num-seqs", raw.max_num_seqs, 1, 1 << 16)?.unwrap_or(128),
-        step_tokens_max: count("max-num-batched-tokens", raw.max_num_batched_tokens, 1, 1 << 20)?
-            .unwrap_or(512),
+        sequences_max,
+        step_tokens_max,
         block_size_tokens,
         kv_bytes: raw.kv_cache_memory_bytes.map(|c| c.0),
         memory_share,

@@ -54,6 +54,7 @@ fn what_is_not_obeyed_is_refused_by_name() {
         (&["--host", "0.0.0.0"], "--insecure-no-auth"),
         (&["--block-size", "17"], "block-size"),
         (&["--max-num-seqs", "0"], "max-num-seqs"),
+        (&["--max-num-batched-tokens", "64"], "below --max-num-seqs"),
         (&["--gpu-memory-utilization", "nan"], "gpu-memory-utilization"),
         (&["--drain-timeout=-1"], "drain-timeout"),
         (&["--prot", "1"], "--port"),

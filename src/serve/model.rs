@@ -122,7 +122,7 @@ fn simulated(
     let limits = DeviceLimits {
         block_size_tokens: engine.block_size_tokens,
         blocks_total: sim.blocks,
-        step_rows_max: engine.step_tokens_max.max(engine.sequences_max),
+        step_rows_max: engine.step_tokens_max,
         slots_total: engine.sequences_max,
         context_tokens_max: config.model.context_tokens_max.unwrap_or(SIM_CONTEXT_TOKENS),
         vocab_size,

@@ -2,7 +2,8 @@
 //! the gaps between tokens of healthy streams alone, beside slow readers, and beside idle streams
 //! as well, and prints the server's memory for each idle stream.
 //!
-//! `cargo bench --bench streams [-- --healthy 100 --slow 1000 --idle 10000 --seconds 10 --step-ms 100]`
+//! `cargo bench --bench streams`, or with `-- --healthy 100 --slow 1000 --idle 10000 --seconds 10
+//! --step-ms 100` and other numbers.
 //! Needs as many open files as streams, on both sides (`ulimit -n`). The slow readers' answers are
 //! generated at full pace, so that healthy and slow streams together must stay below what the
 //! machine can send: choose a longer step where it cannot.

@@ -22,6 +22,8 @@ impl Plain for u8 {}
 pub(super) struct Buffer<T: Plain> {
     start: NonNull<T>,
     len: usize,
+    /// What was taken from the allocator: `start` lies in it at the next cache-line boundary.
+    taken: Option<(NonNull<u8>, Layout)>,
 }
 
 // SAFETY: a buffer owns its memory alone, and `Plain` types are `Send`.
@@ -57,26 +59,29 @@ impl<T: Plain> Buffer<T> {
             return Err(refuse());
         }
         if len == 0 {
-            return Ok(Self { start: NonNull::dangling(), len });
+            return Ok(Self { start: NonNull::dangling(), len, taken: None });
         }
-        let bytes = bytes.ok_or_else(refuse)?;
-        let layout = Layout::from_size_align(bytes, ALIGN_BYTES).map_err(|_| refuse())?;
-        // SAFETY: the layout's size is not zero, since `len` and the size of `T` are not.
-        let start = unsafe { alloc_zeroed(layout) };
-        let start = NonNull::new(start.cast::<T>()).ok_or_else(refuse)?;
-        Ok(Self { start, len })
+        // Asked for a larger alignment than its own, the allocator writes the zeros itself, which
+        // maps every page; asked for its own, it takes fresh pages that are zero already.
+        let padded = bytes.and_then(|bytes| bytes.checked_add(ALIGN_BYTES)).ok_or_else(refuse)?;
+        let layout = Layout::from_size_align(padded, align_of::<u64>()).map_err(|_| refuse())?;
+        // SAFETY: the layout's size is not zero, since it is at least `ALIGN_BYTES`.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).ok_or_else(refuse)?;
+        let offset = base.align_offset(ALIGN_BYTES);
+        assert!(offset < ALIGN_BYTES, "a byte pointer can be aligned within a cache line");
+        // SAFETY: `offset` is less than the `ALIGN_BYTES` that were taken beyond the values.
+        let start = unsafe { base.add(offset) }.cast::<T>();
+        Ok(Self { start, len, taken: Some((base, layout)) })
     }
 }
 
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.len == 0 {
-            return;
+        if let Some((base, layout)) = self.taken {
+            // SAFETY: `zeroed` took this memory with the same layout, and it is given back once.
+            unsafe { dealloc(base.as_ptr(), layout) };
         }
-        let layout = Layout::from_size_align(self.len * size_of::<T>(), ALIGN_BYTES)
-            .expect("the layout was valid when the buffer was made");
-        // SAFETY: `zeroed` took this memory with the same layout, and it is given back once.
-        unsafe { dealloc(self.start.as_ptr().cast::<u8>(), layout) };
     }
 }
 
@@ -135,6 +140,23 @@ mod tests {
         buffer[99] = 1.0;
         assert_eq!(buffer.iter().sum::<f32>(), 1.0);
         assert!(Buffer::<u8>::zeroed(0, request(None)).expect("empty").is_empty());
+    }
+
+    /// The KV cache of a 0.5 B model was resident in full (6 GiB) before the first request,
+    /// because an allocation of cache-line alignment was zeroed by writing to it.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_buffer_takes_no_memory_until_it_is_used() {
+        let resident_pages = || -> usize {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+            text.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let before = resident_pages();
+        let buffer = Buffer::<u8>::zeroed(1 << 30, request(None)).expect("a gibibyte");
+        // Other tests run beside this one and take some memory too.
+        let taken_bytes = resident_pages().saturating_sub(before) * 4096;
+        assert!(taken_bytes < 1 << 29, "{taken_bytes} bytes");
+        assert_eq!(buffer[(1 << 30) - 1], 0);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub struct StepPlan {
     pub kv_slots: Vec<u32>,
     /// The sequences in this step.
     pub spans: Vec<Span>,
-    /// The block tables of all spans, one after the other.
+    /// The block tables that spans point into. Tables of sequences that are not in the step may
+    /// stand between them, so a device takes what its spans name.
     pub block_tables: Vec<BlockId>,
     /// The rows whose logits are wanted.
     pub samples: Vec<SampleRow>,

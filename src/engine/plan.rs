@@ -9,7 +9,7 @@ use super::scheduler::Scheduler;
 use super::sequence::{Phase, SeqKey, Sequence};
 use super::step::{Part, Step};
 use crate::clock::Time;
-use crate::device::{BlockCopy, Input, SampleKind, SampleRow, SlotInit, Span};
+use crate::device::{BlockCopy, Input, SampleKind, SampleRow, SlotInit, Span, StepPlan};
 use crate::ids::{BlockId, TokenId};
 
 impl Scheduler {
@@ -79,7 +79,7 @@ impl Scheduler {
         plan.inputs.push(if known { Input::Token(seq.last_token) } else { Input::LastSampled });
         plan.positions.push(seq.scheduled);
         plan.kv_slots.push(kv_slot(&seq.blocks, seq.scheduled, block_size));
-        push_span(plan, seq, row, 1);
+        push_span(plan, &mut self.tables, self.table_stride, seq, row, 1);
         let kind = SampleKind::Next { output_index: seq.generated_soon() };
         plan.samples.push(SampleRow { row, slot: seq.slot, kind });
         seq.scheduled += 1;
@@ -147,7 +147,7 @@ impl Scheduler {
 
     fn push_chunk_rows(&mut self, step: &mut Step, index: u32, rows: u32) {
         let block_size = self.limits.block_size_tokens;
-        let seq = &self.seqs[index];
+        let seq = &mut self.seqs[index];
         let prompt = &self.requests[seq.request].prompt;
         let row = step.rows();
         let plan = &mut step.plan;
@@ -156,7 +156,7 @@ impl Scheduler {
             plan.positions.push(position);
             plan.kv_slots.push(kv_slot(&seq.blocks, position, block_size));
         }
-        push_span(plan, seq, row, rows);
+        push_span(plan, &mut self.tables, self.table_stride, seq, row, rows);
     }
 
     /// Asks for the results of a chunk's rows, in order: scores of prompt rows, the first tokens
@@ -331,9 +331,22 @@ fn kv_slot(blocks: &[BlockId], position: u32, block_size: u32) -> u32 {
     }
 }
 
-fn push_span(plan: &mut crate::device::StepPlan, seq: &Sequence, row: u32, rows: u32) {
-    let table_start = plan.block_tables.len() as u32;
-    plan.block_tables.extend_from_slice(&seq.blocks);
+/// Adds a sequence's rows to the plan, and its new blocks to its row of the block tables.
+fn push_span(
+    plan: &mut StepPlan,
+    tables: &mut [BlockId],
+    table_stride: u32,
+    seq: &mut Sequence,
+    row: u32,
+    rows: u32,
+) {
+    let table_start = seq.slot.0 * table_stride;
+    let (tabled, blocks) = (seq.tabled as usize, seq.blocks.len());
+    if tabled < blocks {
+        let own = &mut tables[table_start as usize..][..table_stride as usize];
+        own[tabled..blocks].copy_from_slice(&seq.blocks[tabled..]);
+        seq.tabled = blocks as u32;
+    }
     plan.spans.push(Span {
         seq: seq.id,
         slot: seq.slot,

@@ -46,6 +46,11 @@ pub(super) struct Scheduler {
     pub(super) backlog_tokens: u64,
     /// The search for a request that makes steps fail, while there is one.
     pub(super) trial: Option<Trial>,
+    /// The block tables of all slots, a row for each; lent to a plan while it is submitted, so
+    /// that a step costs no copy of what the last one already had.
+    pub(super) tables: Vec<BlockId>,
+    /// Entries of a row: the blocks of the longest context.
+    pub(super) table_stride: u32,
     /// Number of the last step that was submitted.
     pub(super) step: u64,
     /// Scratch of the prefix look-up.
@@ -70,6 +75,8 @@ impl Scheduler {
         let slots = config.running_max.min(limits.slots_total);
         let rows_max = config.step_rows_max.min(limits.step_rows_max);
         assert!(slots > 0 && rows_max > 0, "a step has room for a sequence");
+        let table_stride = limits.context_tokens_max.div_ceil(limits.block_size_tokens);
+        let entries = slots.checked_mul(table_stride).expect("block tables have 32-bit places");
         Self {
             pool: BlockPool::new(
                 limits.blocks_total,
@@ -92,6 +99,8 @@ impl Scheduler {
             blocks_reserved: 0,
             backlog_tokens: 0,
             trial: None,
+            tables: vec![BlockId(0); entries as usize],
+            table_stride,
             step: 0,
             found: Vec::new(),
             next_seq: 0,
@@ -180,6 +189,7 @@ impl Scheduler {
                 epoch: 0,
                 generated,
                 blocks: Vec::new(),
+                tabled: 0,
                 fork_source: None,
                 published: 0,
                 published_end: root,
@@ -450,6 +460,7 @@ impl Scheduler {
         let seq = &mut self.seqs[index];
         self.slots_free.push(seq.slot);
         seq.slot_ready = false;
+        seq.tabled = 0;
         // The end of a chain is evicted before its beginning.
         for block in seq.blocks.drain(..).rev() {
             self.pool.release(block, self.step);

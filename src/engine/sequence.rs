@@ -59,6 +59,8 @@ pub(super) struct Sequence {
     pub epoch: u32,
     pub generated: Vec<TokenId>,
     pub blocks: Vec<BlockId>,
+    /// Leading blocks that stand in the slot's row of the block tables.
+    pub tabled: u32,
     /// The partly filled last block of the common prompt, to be copied before the first own token
     /// is written; holds a reference until that step has completed.
     pub fork_source: Option<BlockId>,

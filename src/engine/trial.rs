@@ -113,6 +113,7 @@ impl Scheduler {
             // The copy may not have happened, so that it has to be made again.
             let prompt_tokens = self.requests[seq.request].prompt_tokens();
             let shared = (prompt_tokens / self.limits.block_size_tokens) as usize;
+            seq.tabled = seq.tabled.min(shared as u32);
             for block in seq.blocks.drain(shared..) {
                 self.pool.release(block, self.step);
             }

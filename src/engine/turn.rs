@@ -210,7 +210,11 @@ impl Engine {
             return false;
         }
         self.scheduler.step = step.plan.step;
-        match self.device.submit(&step.plan) {
+        // The device reads the tables during this call alone.
+        std::mem::swap(&mut step.plan.block_tables, &mut self.scheduler.tables);
+        let submitted = self.device.submit(&step.plan);
+        std::mem::swap(&mut step.plan.block_tables, &mut self.scheduler.tables);
+        match submitted {
             Ok(()) => {
                 self.in_flight.push_back(step);
                 true

@@ -66,8 +66,13 @@ impl Batch {
         }
         replace(&mut self.positions, &plan.positions);
         replace(&mut self.kv_slots, &plan.kv_slots);
-        replace(&mut self.spans, &plan.spans);
-        replace(&mut self.block_tables, &plan.block_tables);
+        self.spans.clear();
+        self.block_tables.clear();
+        for span in &plan.spans {
+            let table_start = self.block_tables.len() as u32;
+            self.block_tables.extend_from_slice(plan.table(span));
+            self.spans.push(Span { table_start, ..*span });
+        }
         replace(&mut self.samples, &plan.samples);
         for rope in &mut self.ropes {
             rope.fill(&self.positions);

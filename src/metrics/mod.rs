@@ -20,6 +20,14 @@ pub struct Metrics {
     compat: bool,
     ours: Handles,
     vllm: Option<Box<Handles>>,
+    steps: StepHandles,
+}
+
+/// What is recorded in every step and only in our names: the engine's thread looks nothing up.
+struct StepHandles {
+    total: Counter,
+    duration: Histogram,
+    sequences: Histogram,
 }
 
 /// One table's hot handles, in our names; the second set has vLLM's.
@@ -157,8 +165,13 @@ impl Metrics {
         }
         let ours = Handles::ours(&recorder);
         let vllm = compat.then(|| Box::new(Handles::vllm(&recorder, model)));
+        let steps = StepHandles {
+            total: counter(&recorder, "weir_steps_total", Vec::new()),
+            duration: histogram(&recorder, "weir_step_duration_seconds"),
+            sequences: histogram(&recorder, "weir_step_sequences"),
+        };
         let handle = recorder.handle();
-        let metrics = Self { recorder, handle, model: model.to_owned(), compat, ours, vllm };
+        let metrics = Self { recorder, handle, model: model.to_owned(), compat, ours, vllm, steps };
         let version = Label::new("version", env!("CARGO_PKG_VERSION"));
         gauge(&metrics.recorder, "weir_build_info", vec![version]).set(1.0);
         Ok(metrics)
@@ -220,9 +233,9 @@ impl Metrics {
 
     /// A completed step.
     pub fn step(&self, facts: &StepFacts) {
-        counter(&self.recorder, "weir_steps_total", Vec::new()).increment(1);
-        histogram(&self.recorder, "weir_step_duration_seconds").record(facts.elapsed.as_secs_f64());
-        histogram(&self.recorder, "weir_step_sequences").record(f64::from(facts.sequences));
+        self.steps.total.increment(1);
+        self.steps.duration.record(facts.elapsed.as_secs_f64());
+        self.steps.sequences.record(f64::from(facts.sequences));
         self.ours.step(facts);
         if let Some(vllm) = &self.vllm {
             vllm.step(facts);

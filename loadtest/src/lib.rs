@@ -10,4 +10,5 @@
 pub mod clock;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod summary;

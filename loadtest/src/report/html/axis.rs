@@ -56,7 +56,11 @@ impl Axis {
             to = round_up(to * 1.01);
         }
         let decades = (to / from).log10();
-        let multiples: &[f64] = if decades <= 2.4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let multiples: &[f64] = match decades {
+            d if d < 0.75 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
+            d if d <= 2.4 => &[1.0, 2.0, 5.0],
+            _ => &[1.0],
+        };
         let every = (decades / 7.0).ceil().max(1.0) as i32;
         let mut ticks = Vec::new();
         for power in (from.log10().floor() as i32)..=(to.log10().ceil() as i32) {
@@ -158,7 +162,7 @@ mod tests {
         let wide = Axis::log_ms(0.02, 20_000.0, "");
         assert_eq!(labels(&wide), ["100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s"]);
         let single = Axis::log_ms(5.0, 5.0, "");
-        assert_eq!(labels(&single), ["2 ms", "5 ms", "10 ms"]);
+        assert_eq!(labels(&single), ["2 ms", "3 ms", "4 ms", "5 ms", "7 ms", "10 ms"]);
         assert!((0.4..0.6).contains(&Axis::log_ms(0.0, 0.0, "").place(0.0)));
     }
 }

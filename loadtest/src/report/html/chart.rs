@@ -38,7 +38,7 @@ pub struct Series<'a> {
     pub class: &'static str,
     /// Points from left to right; the line is broken at `None`.
     pub points: Vec<Option<(f64, f64)>>,
-    /// Points are drawn as dots as well.
+    /// Points are drawn as dots as well; those without neighbours always are.
     pub dots: bool,
 }
 
@@ -118,10 +118,12 @@ impl Chart<'_> {
         }
         for (place, label) in self.x.ticks() {
             let x = LEFT + place * (right - LEFT);
+            // In the middle, the last label would be cut by the edge.
+            let (x_text, anchor) = if place > 0.97 { (WIDTH - 2.0, "end") } else { (x, "middle") };
             let _ = write!(
                 out,
                 "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>\
-                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                 <text x=\"{x_text:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>",
                 bottom + 16.0,
             );
         }
@@ -139,19 +141,16 @@ impl Chart<'_> {
             let mut path = String::new();
             let mut dots = String::new();
             let mut pen_down = false;
-            for point in &series.points {
+            for (place, point) in series.points.iter().enumerate() {
                 let Some((x, y)) = point else {
                     pen_down = false;
                     continue;
                 };
                 let (x, y) = (self.at_x(*x), self.at_y(*y));
-                // A stretch of no length gives a single point its round end.
-                let _ = if pen_down {
-                    write!(path, "L{x:.1} {y:.1}")
-                } else {
-                    write!(path, "M{x:.1} {y:.1}h0")
-                };
-                if series.dots {
+                let command = if pen_down { 'L' } else { 'M' };
+                let _ = write!(path, "{command}{x:.1} {y:.1}");
+                let ends_here = series.points.get(place + 1).is_none_or(Option::is_none);
+                if series.dots || (!pen_down && ends_here) {
                     let _ = write!(dots, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>");
                 }
                 pen_down = true;

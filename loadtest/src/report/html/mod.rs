@@ -142,8 +142,8 @@ fn tiles(summary: &Summary) -> String {
     let total = &summary.total;
     let completed = total.outcomes.get("completed").copied().unwrap_or(0);
     let good = match figures::objectives(&summary.objectives) {
-        Some(_) => percent(total.goodput_fraction),
-        None => "no objectives".to_owned(),
+        Some(_) => (percent(total.goodput_fraction), "goodput, part of all requests".to_owned()),
+        None => (figures::NONE.to_owned(), "goodput: no objectives given".to_owned()),
     };
     let p99 = |values: &Distribution| {
         let value = values.percentile(99.0).filter(|_| values.count > 0);
@@ -151,8 +151,8 @@ fn tiles(summary: &Summary) -> String {
     };
     let completed_part = completed as f64 / total.requests.max(1) as f64;
     let all = [
-        (percent(completed_part), format!("completed, {} requests", count(total.requests))),
-        (good, "goodput, part of all requests".to_owned()),
+        (percent(completed_part), format!("completed, of {} requests", count(total.requests))),
+        good,
         (rate(total.requests_per_s), "requests per second".to_owned()),
         (rate(total.output_tokens_per_s), "output tokens per second".to_owned()),
         (p99(&total.ttft), "TTFT p99".to_owned()),

@@ -122,7 +122,7 @@ fn p99(values: &Distribution) -> String {
 /// A cell with a figure and its bar; `part` of the cell's width.
 fn bar(figure: &str, part: f64, colour: &str) -> String {
     let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
-    let width = part * 6.0;
+    let width = part * 4.5;
     format!(
         "<td class=\"bar{colour}\"><span>{figure}</span><i style=\"width:{width:.2}rem\"></i></td>"
     )

@@ -8,6 +8,7 @@
 //! `loadtest/README.md` has the definitions of what is measured.
 
 pub mod clock;
+pub mod live;
 pub mod plan;
 pub mod record;
 pub mod report;

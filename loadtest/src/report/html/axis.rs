@@ -57,7 +57,7 @@ impl Axis {
         }
         let decades = (to / from).log10();
         let multiples: &[f64] = match decades {
-            d if d < 0.75 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
+            d if d < 0.75 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
             d if d <= 2.4 => &[1.0, 2.0, 5.0],
             _ => &[1.0],
         };
@@ -162,7 +162,7 @@ mod tests {
         let wide = Axis::log_ms(0.02, 20_000.0, "");
         assert_eq!(labels(&wide), ["100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s"]);
         let single = Axis::log_ms(5.0, 5.0, "");
-        assert_eq!(labels(&single), ["2 ms", "3 ms", "4 ms", "5 ms", "7 ms", "10 ms"]);
+        assert_eq!(labels(&single), ["2 ms", "3 ms", "4 ms", "5 ms", "6 ms", "8 ms", "10 ms"]);
         assert!((0.4..0.6).contains(&Axis::log_ms(0.0, 0.0, "").place(0.0)));
     }
 }

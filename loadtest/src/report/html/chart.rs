@@ -7,10 +7,13 @@ use super::escape::Escaped;
 
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 54.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
+
+/// Width of a letter of a label on a small screen, where the letters are largest.
+const LETTER: f64 = 8.0;
 
 /// A chart.
 #[derive(Debug)]
@@ -116,14 +119,19 @@ impl Chart<'_> {
                 y + 4.0,
             );
         }
+        let mut free_from = 0.0;
         for (place, label) in self.x.ticks() {
             let x = LEFT + place * (right - LEFT);
-            // In the middle, the last label would be cut by the edge.
-            let (x_text, anchor) = if place > 0.97 { (WIDTH - 2.0, "end") } else { (x, "middle") };
+            let _ = write!(out, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>");
+            let width = label.chars().count() as f64 * LETTER;
+            let x_text = x.min(WIDTH - width / 2.0);
+            if x_text - width / 2.0 < free_from {
+                continue;
+            }
+            free_from = x_text + width / 2.0 + LETTER;
             let _ = write!(
                 out,
-                "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>\
-                 <text x=\"{x_text:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>",
+                "<text x=\"{x_text:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
                 bottom + 16.0,
             );
         }

@@ -20,23 +20,36 @@ fn allocate_and_release(c: &mut Criterion) {
     });
 }
 
+/// Look-ups of a prompt that is cached whole, of one of 32,768 tokens, and of one that is not
+/// cached at all: what every request pays before it may start.
 fn find_a_prefix(c: &mut Criterion) {
-    let mut pool = BlockPool::new(BLOCKS, BLOCK_SIZE, [1; 32], true);
-    let tokens: Vec<TokenId> = (0..2048).map(TokenId).collect();
-    let root = pool.root(TenantId(1), "");
-    let mut place = root;
-    for full in tokens.chunks(BLOCK_SIZE as usize) {
-        let block = pool.allocate().unwrap();
-        place = pool.publish(place, full, block);
-    }
-    let mut found: Vec<BlockId> = Vec::new();
-    c.bench_function("find 128 cached blocks (2,048 tokens)", |b| {
-        b.iter(|| {
-            found.clear();
-            pool.find(root, tokens.iter().copied(), 128, &mut found);
-            assert_eq!(black_box(&found).len(), 128);
+    for (name, cached, asked, length) in [
+        ("find 128 cached blocks (2,048 tokens)", 128, 128, 2048),
+        ("find 2,048 cached blocks (32,768 tokens)", 2048, 2048, 32_768),
+        ("find none of 128 blocks among 100,000", 0, 128, 2048),
+    ] {
+        let mut pool = BlockPool::new(BLOCKS, BLOCK_SIZE, [1; 32], true);
+        let tokens: Vec<TokenId> = (0..length).map(TokenId).collect();
+        let root = pool.root(TenantId(1), "");
+        let mut place = root;
+        for full in tokens.chunks(BLOCK_SIZE as usize).take(cached) {
+            let block = pool.allocate().unwrap();
+            place = pool.publish(place, full, block);
+        }
+        // Other prompts' blocks, so that a miss is one in a full table.
+        for other in cached as u32..BLOCKS {
+            let block = pool.allocate().unwrap();
+            pool.publish(root, &[TokenId(1_000_000 + other); BLOCK_SIZE as usize], block);
+        }
+        let mut found: Vec<BlockId> = Vec::new();
+        c.bench_function(name, |b| {
+            b.iter(|| {
+                found.clear();
+                pool.find(root, tokens.iter().copied(), asked, &mut found);
+                assert_eq!(black_box(&found).len(), cached);
+            });
         });
-    });
+    }
 }
 
 fn evict_and_publish(c: &mut Criterion) {

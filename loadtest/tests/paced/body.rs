@@ -92,14 +92,15 @@ impl PacedBody {
             return self.fail();
         }
         let malformed = self.damage == Some(Damage::MalformedAt(index));
-        let last = index + 1 == self.texts.chunks;
+        let last = index + 1 == self.texts.chunks && self.damage != Some(Damage::Endless);
         self.next = if last { Step::Tail } else { Step::Chunk(index + 1) };
         if malformed {
             return Poll::Ready(Some(Ok(Bytes::from_static(b"data: {\"choices\": [{\"del\n\n"))));
         }
         self.record.chunks_ns.push(self.shared.clock.now_ns());
         let texts = &self.texts;
-        self.record.output_tokens = texts.tokens.min((index + 1) * texts.tokens_per_chunk);
+        let most = if last { texts.tokens } else { u32::MAX };
+        self.record.output_tokens = most.min((index + 1).saturating_mul(texts.tokens_per_chunk));
         let event = match index {
             _ if last => &texts.last,
             0 => &texts.first,
@@ -156,7 +157,7 @@ impl Body for PacedBody {
             Step::Chunk(index) => self.chunk(index),
             Step::Tail => {
                 self.next = Step::End;
-                self.record.completed = true;
+                self.record.completed = self.damage.is_none();
                 Poll::Ready(Some(Ok(self.texts.tail.clone())))
             }
             Step::End => Poll::Ready(None),

@@ -36,6 +36,8 @@ pub enum Damage {
     HangAfter(u32),
     /// The response ends properly after so many chunks, without `finish_reason` and `[DONE]`.
     EndAfter(u32),
+    /// Chunks go on after the last, without end.
+    Endless,
     /// This chunk is no JSON.
     MalformedAt(u32),
     /// Instead of this chunk an error event comes, and the response ends.
@@ -70,7 +72,7 @@ impl Damage {
     /// The last chunk that is still sent as it should be, plus one.
     pub fn chunks_before(&self) -> Option<u32> {
         match self {
-            Self::Status { .. } | Self::MalformedAt(_) => None,
+            Self::Status { .. } | Self::MalformedAt(_) | Self::Endless => None,
             Self::DropAfter(chunks) | Self::HangAfter(chunks) | Self::EndAfter(chunks) => {
                 Some(*chunks)
             }
@@ -100,6 +102,9 @@ impl FromStr for Fault {
                 "drop-after" => damage = Some(Damage::DropAfter(number(key, value)?)),
                 "hang-after" => damage = Some(Damage::HangAfter(number(key, value)?)),
                 "end-after" => damage = Some(Damage::EndAfter(number(key, value)?)),
+                "endless" => {
+                    damage = number::<bool>(key, value)?.then_some(Damage::Endless).or(damage);
+                }
                 "malformed-at" => damage = Some(Damage::MalformedAt(number(key, value)?)),
                 "error-event-at" => {
                     let (chunk, code) = (number(key, value)?, "injected".to_owned());

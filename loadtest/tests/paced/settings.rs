@@ -35,7 +35,7 @@ pub struct Settings {
     pub stalls: Vec<Stall>,
     /// What goes wrong for which requests, repeatable; the first that fits counts. A selector
     /// (every=N, first=K, tries=T) and one damage: status=S[,code=C][,retry-after-ms=MS]
-    /// [,should-retry=BOOL], drop-after=CHUNKS, hang-after=CHUNKS, end-after=CHUNKS,
+    /// [,should-retry=BOOL], drop-after=CHUNKS, hang-after=CHUNKS, end-after=CHUNKS, endless=true,
     /// malformed-at=CHUNK or error-event-at=CHUNK[,code=C]
     #[arg(long = "fault", value_name = "SPEC")]
     pub faults: Vec<Fault>,

@@ -42,9 +42,6 @@ fn verdict(out: &mut String, summary: &Summary) {
     for reason in &summary.validity.reasons {
         let _ = writeln!(out, "  ! {}", printable(reason, 300));
     }
-    if summary.run.interrupted {
-        let _ = writeln!(out, "  ! stopped before its end: the figures are of what was measured");
-    }
 }
 
 fn run(out: &mut String, summary: &Summary) {
@@ -115,20 +112,6 @@ fn throughput(out: &mut String, summary: &Summary) {
         None => {
             let _ = writeln!(out, "Goodput                 - no objectives given (--goodput)");
         }
-    }
-    if total.without_usage > 0 {
-        let _ = writeln!(
-            out,
-            "  ! {} answers came without usage: their output tokens are counted in chunks",
-            count(total.without_usage),
-        );
-    }
-    if total.output_mismatches > 0 {
-        let _ = writeln!(
-            out,
-            "  ! {} answers had another number of output tokens than was asked for",
-            count(total.output_mismatches),
-        );
     }
 }
 

@@ -13,7 +13,7 @@ const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 
 /// Width of a letter of a label on a small screen, where the letters are largest.
-const LETTER: f64 = 8.0;
+const LETTER: f64 = 8.8;
 
 /// A chart.
 #[derive(Debug)]

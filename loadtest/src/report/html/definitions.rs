@@ -20,8 +20,9 @@ pub const DEFINITIONS: [Definition; 14] = [
     },
     Definition {
         name: "Sent",
-        meaning: "When the request's first attempt was handed to the connection. Figures named \
-                  `from sent` have their zero here; all others have it at the scheduled time.",
+        meaning: "When a request was handed to the connection. Figures named `from sent` have \
+                  their zero at the sending of the last attempt, whose answer was measured; all \
+                  others have it at the scheduled time, retries and all.",
     },
     Definition {
         name: "TTFT",
@@ -31,7 +32,8 @@ pub const DEFINITIONS: [Definition; 14] = [
     Definition {
         name: "TPOT",
         meaning: "Time per output token after the first: (last token - first token) / (n - 1), \
-                  n being the server's count of output tokens; requests with n >= 2, each once.",
+                  n being the server's count of output tokens; completed requests with n >= 2 whose \
+                  answer came in more than one chunk, each once.",
     },
     Definition {
         name: "ITL",
@@ -42,7 +44,7 @@ pub const DEFINITIONS: [Definition; 14] = [
     Definition { name: "End to end", meaning: "From scheduled to the last byte of the answer." },
     Definition {
         name: "Queue",
-        meaning: "From sent to the response headers: what the server lets a request wait before \
+        meaning: "From the sending of the last attempt to the response headers: what the server lets a request wait before \
                   it begins to answer. A server that answers at once and queues behind its \
                   headers shows its queue in TTFT only.",
     },
@@ -64,13 +66,14 @@ pub const DEFINITIONS: [Definition; 14] = [
     },
     Definition {
         name: "Requests per second",
-        meaning: "Completed requests of the measured window by its length. Tokens per second: \
-                  their tokens, as the server counted them in `usage`.",
+        meaning: "Requests that completed within the window's time, whenever they were due, by \
+                  its length. Output tokens per second: the tokens that came within it, counted \
+                  by the server in `usage` and placed in time by their chunks.",
     },
     Definition {
         name: "Goodput",
-        meaning: "Requests per second that completed and met all objectives, and the part that \
-                  they are of all requests of the window, failed ones included.",
+        meaning: "Per second: requests that completed within the window's time and met all \
+                  objectives. As a part: of all requests due in the window, failed ones included.",
     },
     Definition {
         name: "Measured window",
@@ -79,8 +82,9 @@ pub const DEFINITIONS: [Definition; 14] = [
     },
     Definition {
         name: "Percentiles",
-        meaning: "From an HDR histogram of three significant digits over all values, none \
-                  sampled and none averaged; its log is in the JSON and can be merged with others.",
+        meaning: "From an HDR histogram of three significant digits over the values of all \
+                  completed requests due in the window, none sampled and none averaged; its log \
+                  is in the JSON and can be merged with others.",
     },
 ];
 

@@ -88,13 +88,10 @@ fn subtitle(summary: &Summary) -> String {
 }
 
 fn validity(summary: &Summary) -> String {
-    let mut reasons = summary.validity.reasons.clone();
-    if summary.run.interrupted {
-        reasons.push("It was stopped before its end: the figures are of what was measured.".into());
-    }
+    let reasons = &summary.validity.reasons;
     match (summary.validity.valid, reasons.is_empty()) {
-        (false, _) => band("bad", "This run is not valid", &reasons),
-        (true, false) => band("note", "Valid, with notes", &reasons),
+        (false, _) => band("bad", "This run is not valid", reasons),
+        (true, false) => band("note", "Valid, with notes", reasons),
         (true, true) => band("good", "Valid: the generator kept its schedule", &[]),
     }
 }

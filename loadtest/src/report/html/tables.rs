@@ -9,7 +9,7 @@ use crate::summary::{Distribution, Group};
 /// Outcomes with their parts of all requests, then the codes of what failed.
 pub fn outcomes(total: &Group) -> String {
     let mut out = String::from(
-        "<div class=\"wide\"><table><thead><tr><th>Outcome</th><th>requests</th>\
+        "<div class=\"wide narrow\"><table><thead><tr><th>Outcome</th><th>requests</th>\
          <th class=\"bar\">part of all</th></tr></thead><tbody>\n",
     );
     for (outcome, n) in figures::outcomes(total) {
@@ -29,7 +29,7 @@ pub fn outcomes(total: &Group) -> String {
         return out;
     }
     out.push_str(
-        "<h2>Failures by code</h2>\n<div class=\"wide\"><table><thead><tr><th>Status and code</th>\
+        "<h2>Failures by code</h2>\n<div class=\"wide narrow\"><table><thead><tr><th>Status and code</th>\
          <th>requests</th><th class=\"bar\">part of failures</th></tr></thead><tbody>\n",
     );
     let all: u64 = failures.iter().map(|(_, n)| n).sum();
@@ -69,7 +69,7 @@ pub fn counts(total: &Group) -> String {
             count(total.output_mismatches),
         ),
     ];
-    let mut out = String::from("<div class=\"wide\"><table><tbody>\n");
+    let mut out = String::from("<div class=\"wide narrow\"><table><tbody>\n");
     for (name, value) in rows {
         let _ = writeln!(out, "<tr><th class=\"name\">{name}</th><td>{value}</td></tr>");
     }
@@ -84,10 +84,10 @@ pub fn tenants(tenants: &[Group], objectives_given: bool) -> String {
     let ttft_max = greatest(|group| group.ttft.percentile(99.0).unwrap_or(0.0));
     let good = if objectives_given { "goodput" } else { "completed" };
     let mut out = format!(
-        "<div class=\"wide\"><table><thead><tr><th>Tenant</th><th>class</th>\
+        "<div class=\"wide\"><table><thead><tr><th>Tenant</th>\
          <th class=\"bar\">output tokens/s</th><th class=\"bar\">{good}</th>\
          <th class=\"bar\">TTFT p99, ms</th><th>TPOT p99, ms</th><th>requests</th>\
-         <th>attempts</th><th>completed</th><th>refused</th></tr></thead><tbody>\n"
+         <th>completed</th><th>refused</th></tr></thead><tbody>\n"
     );
     for group in tenants {
         let outcome = |name: &str| group.outcomes.get(name).copied().unwrap_or(0);
@@ -95,18 +95,19 @@ pub fn tenants(tenants: &[Group], objectives_given: bool) -> String {
         let part = if objectives_given { group.goodput_fraction } else { completed };
         let ttft = group.ttft.percentile(99.0);
         let tag = if group.abusive { " <span class=\"tag\">misbehaves</span>" } else { "" };
+        let class = group.class.as_deref().map_or(String::new(), |class| {
+            format!(" <span class=\"sub\">{}</span>", Escaped(class))
+        });
         let _ = writeln!(
             out,
-            "<tr><th class=\"name\">{}{tag}</th><td>{}</td>{}{}{}<td>{}</td><td>{}</td>\
+            "<tr><th class=\"name\">{}{class}{tag}</th>{}{}{}<td>{}</td>\
              <td>{}</td><td>{}</td><td>{}</td></tr>",
             Escaped(&group.name),
-            Escaped(group.class.as_deref().unwrap_or(figures::NONE)),
             bar(&rate(group.output_tokens_per_s), group.output_tokens_per_s / tokens_max, ""),
             bar(&percent_column(part), part, " b3"),
             bar(&figures::ms_or_dash(ttft), ttft.unwrap_or(0.0) / ttft_max, " b2"),
             p99(&group.tpot),
             count(group.requests),
-            count(group.attempts),
             count(outcome("completed")),
             count(outcome("refused")),
         );

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Local, Utc};
+
 /// Monotonic time in nanoseconds since a run's start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -23,5 +25,23 @@ impl Clock {
     /// The instant of a time, for timers.
     pub fn at(&self, time_ns: u64) -> Instant {
         self.start + Duration::from_nanos(time_ns)
+    }
+
+    /// The time of day, for dates in headers.
+    #[allow(clippy::disallowed_methods)]
+    pub fn wall_now() -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    /// The time of day with its zone, RFC 3339.
+    #[allow(clippy::disallowed_methods)]
+    pub fn wall_text() -> String {
+        Local::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
+    }
+
+    /// The time of day as a part of file names: `20261120-180203`.
+    #[allow(clippy::disallowed_methods)]
+    pub fn wall_word() -> String {
+        Local::now().format("%Y%m%d-%H%M%S").to_string()
     }
 }

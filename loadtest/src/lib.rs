@@ -7,9 +7,36 @@
 //!
 //! `loadtest/README.md` has the definitions of what is measured.
 
+pub mod answer;
+pub mod arrivals;
+pub mod cli;
+pub mod client;
 pub mod clock;
+pub mod compare;
+pub mod connection;
+pub mod distribution;
+pub mod driver;
+pub mod error;
+pub mod exchange;
+pub mod lengths;
 pub mod live;
+pub mod measure;
 pub mod plan;
+pub mod profile;
+pub mod progress;
+pub mod prompt;
+pub mod randomness;
 pub mod record;
+pub mod recorder;
 pub mod report;
+pub mod retry;
+pub mod run;
+pub mod schedule;
+pub mod settings;
+pub mod setup;
+pub mod sse;
 pub mod summary;
+pub mod sweep;
+pub mod target;
+pub mod traces;
+pub mod validity;

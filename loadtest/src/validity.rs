@@ -1,0 +1,123 @@
+//! Whether a run measured the server and not the generator, and what to keep in mind.
+
+use crate::distribution::Gathering;
+use crate::measure::{Measured, Window};
+use crate::plan::Pacing;
+use crate::record::{Outcome, RequestRecord};
+use crate::summary::{Group, RunFacts, Validity};
+
+/// Lateness of this part of the median TTFT does no harm.
+const SEND_DELAY_PART_OF_TTFT: f64 = 0.05;
+/// Prompts that are off by more than this part of what was wanted are told.
+const PROMPT_TOKENS_OFF: f64 = 0.05;
+/// A 99th percentile of fewer requests is no more than their maximum.
+const REQUESTS_FOR_P99: u64 = 100;
+
+/// Judges a run.
+pub fn judge(measured: &Measured<'_>, window: &Window, total: &Group, run: &RunFacts) -> Validity {
+    let mut wrong = generator_faults(measured, total);
+    if total.requests == 0 {
+        wrong.push(format!(
+            "No request was due in the measured window ({:.1} s to {:.1} s): shorten --warmup or \
+             --cooldown, or run longer.",
+            window.from_ns as f64 / 1e9,
+            (window.end_ns as f64 / 1e9).max(run.elapsed_s)
+        ));
+    } else if !total.outcomes.contains_key("completed") {
+        let most = total.failures.iter().max_by_key(|(_, count)| **count);
+        let most = most.map(|(what, count)| format!(" Most often ({count}): {what}."));
+        wrong.push(format!("No request completed.{}", most.unwrap_or_default()));
+    }
+    let valid = wrong.is_empty();
+    wrong.extend(notes(measured, total, run));
+    Validity { valid, reasons: wrong }
+}
+
+fn generator_faults(measured: &Measured<'_>, total: &Group) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let lateness: Gathering = measured.lateness_ns.iter().copied().collect();
+    if !measured.lateness_ns.is_empty() {
+        let late_ms = lateness.quantile_ms(0.99);
+        let of_ttft = total.ttft.percentile(50.0).unwrap_or(0.0) * SEND_DELAY_PART_OF_TTFT;
+        let limit_ms = measured.send_delay_ms_max.max(of_ttft);
+        if late_ms > limit_ms {
+            wrong.push(format!(
+                "The generator was late: p99 send delay {late_ms:.1} ms, limit {limit_ms:.1} ms. \
+                 Its machine is too busy for this load: use more --threads, a faster or a less \
+                 shared machine, or a lower rate."
+            ));
+        }
+    }
+    let local = count(measured.records, |record| record.code.as_deref() == Some("local_limit"));
+    if local > 0 {
+        wrong.push(format!(
+            "{local} requests could not be sent because this machine ran out of open files or \
+             ports: raise `ulimit -n`, or lower the concurrency."
+        ));
+    }
+    wrong
+}
+
+fn notes(measured: &Measured<'_>, total: &Group, run: &RunFacts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if run.interrupted {
+        notes.push(format!("Interrupted after {:.1} s.", run.elapsed_s));
+    }
+    let of = |outcome: &str| total.outcomes.get(outcome).copied().unwrap_or(0);
+    let (completed, cut) = (of("completed"), of("cut"));
+    if cut > 0 {
+        notes.push(format!(
+            "{cut} requests had no end when the run was over: they are missing from the \
+             distributions, whose true tails are longer."
+        ));
+    }
+    if (1..REQUESTS_FOR_P99).contains(&completed) {
+        notes.push(format!("{completed} requests are few: their p99 is close to their maximum."));
+    }
+    if total.without_usage > 0 {
+        notes.push(format!(
+            "{} answers came without usage: their output is counted in chunks, and their prompts \
+             not at all.",
+            total.without_usage
+        ));
+    }
+    if total.output_mismatches > 0 {
+        notes.push(format!(
+            "{} of {completed} answers had another number of tokens than was asked for; \
+             --ignore-eos makes servers that know it go on to the end.",
+            total.output_mismatches
+        ));
+    }
+    notes.extend(prompt_note(measured.records));
+    let planned = measured.plan.requests.len();
+    let closed_by_time =
+        measured.plan.duration_ns.is_some() && measured.plan.pacing != Pacing::Open;
+    if closed_by_time && measured.records.len() >= planned {
+        notes.push(format!(
+            "The server answered all {planned} requests before the time was over: give a larger \
+             --num-prompts."
+        ));
+    }
+    notes
+}
+
+fn prompt_note(records: &[RequestRecord]) -> Option<String> {
+    let completed = records.iter().filter(|record| record.outcome == Outcome::Completed);
+    let both =
+        completed.filter_map(|record| Some((record.prompt_tokens?, record.prompt_tokens_wanted?)));
+    let (counted, wanted) = both.fold((0.0, 0.0), |(counted, wanted), (got, asked)| {
+        (counted + f64::from(got), wanted + f64::from(asked))
+    });
+    let off = counted / wanted - 1.0;
+    (wanted > 0.0 && off.abs() > PROMPT_TOKENS_OFF).then(|| {
+        format!(
+            "Prompts were {:.0} % {} than asked for by the server's count.",
+            off.abs() * 100.0,
+            if off > 0.0 { "longer" } else { "shorter" }
+        )
+    })
+}
+
+fn count(records: &[RequestRecord], is: impl Fn(&RequestRecord) -> bool) -> usize {
+    records.iter().filter(|record| is(record)).count()
+}

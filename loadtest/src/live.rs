@@ -220,8 +220,8 @@ fn on_terminal(
     let mut recent = Recent::default();
     loop {
         let now = snapshot();
-        bar.set_position((now.part_done() * BAR_PARTS as f64) as u64);
         bar.set_message(picture(&now, recent.rates(now)));
+        bar.set_position((now.part_done() * BAR_PARTS as f64) as u64);
         // The bar leaves no trace: the report follows.
         match stopped.recv_timeout(TERMINAL_EVERY) {
             Err(RecvTimeoutError::Timeout) => {}

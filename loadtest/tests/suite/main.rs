@@ -11,3 +11,4 @@
 mod paced;
 
 mod paced_server;
+mod readme;

@@ -15,6 +15,7 @@ Exit codes:
   3    no server at the address
   4    the server refused the request before the run (key, model)
   5    a report could not be written; the records are kept where the message says
+  6    some answers broke off, never ended or had no usage; the report says which
   130  interrupted; the report is of what was measured";
 
 /// A load generator for OpenAI-compatible servers.

@@ -17,6 +17,9 @@ use crate::record::{Outcome, RequestRecord};
 use crate::retry::{self, Failure};
 use crate::target::Target;
 
+/// Code of a request whose client gave up by plan.
+pub const GAVE_UP: &str = "gave_up";
+
 /// Sends requests.
 #[derive(Debug)]
 pub struct Client {
@@ -62,7 +65,7 @@ impl Client {
             () = self.attempts(request, &mut record) => {}
             () = given_up => {
                 let message = "the client gave up as planned";
-                self.fail(&mut record, Outcome::TimedOut, "client_timeout", message);
+                self.fail(&mut record, Outcome::TimedOut, GAVE_UP, message);
             }
             () = is_cut => {
                 let message = "the run ended before the answer did";

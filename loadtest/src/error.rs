@@ -61,6 +61,9 @@ pub enum Error {
     /// The run ended, but its figures may not be used.
     #[error("{0}")]
     Invalid(String),
+    /// The figures may be used, but some answers were not what an answer is.
+    #[error("{0}")]
+    BadAnswers(String),
     /// The machine refuses something that the run needs.
     #[error("{0}")]
     Machine(String),
@@ -78,6 +81,7 @@ impl Error {
             Self::Unreachable { .. } => 3,
             Self::Refused { .. } => 4,
             Self::Report { .. } => 5,
+            Self::BadAnswers(_) => 6,
             Self::Interrupted => 130,
         }
     }

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::client::Client;
+use crate::client::{Client, GAVE_UP};
 use crate::clock::Clock;
 use crate::connection::Dialer;
 use crate::driver;
 use crate::error::Error;
 use crate::live::{Live, View};
-use crate::measure::{Measured, measure};
+use crate::measure::{Measured, measure, word};
 use crate::plan::{Pacing, Plan};
 use crate::profile::Profile;
 use crate::progress::Progress;
-use crate::record::RequestRecord;
+use crate::record::{Outcome, RequestRecord};
 use crate::recorder::{Kept, Recorder};
 use crate::report::{BenchFacts, Destination, PartialLog, RecordsHeader, write_all};
 use crate::schedule::{self, Inputs};
 use crate::setup::{Ready, Wishes};
-use crate::summary::{RunFacts, Summary};
+use crate::summary::{Group, RunFacts, Summary};
 use crate::target::Shape;
 use crate::traces;
 
@@ -275,9 +275,30 @@ impl Ran {
         if self.summary.run.interrupted {
             return Err(Error::Interrupted);
         }
-        match self.summary.validity.valid {
-            true => Ok(()),
-            false => Err(Error::Invalid("the run is not valid; the report says why".to_owned())),
+        if !self.summary.validity.valid {
+            return Err(Error::Invalid("the run is not valid; the report says why".to_owned()));
+        }
+        match bad_answers(&self.summary.total) {
+            Some(sentence) => Err(Error::BadAnswers(sentence)),
+            None => Ok(()),
         }
     }
+}
+
+/// What was wrong with answers that began. Refusals are answers of a server that is well, and what
+/// clients do by plan is no fault of its.
+fn bad_answers(total: &Group) -> Option<String> {
+    let outcome = |outcome: Outcome| total.outcomes.get(&word(outcome)).copied().unwrap_or(0);
+    let planned = total.failures.iter().filter(|(what, _)| what.ends_with(GAVE_UP));
+    let planned: u64 = planned.map(|(_, count)| count).sum();
+    let unended = outcome(Outcome::Broken) + outcome(Outcome::TimedOut).saturating_sub(planned);
+    let mut wrong = Vec::new();
+    if unended > 0 {
+        wrong.push(format!("{unended} of {} answers broke off or never ended", total.requests));
+    }
+    if total.without_usage > 0 {
+        let completed = outcome(Outcome::Completed);
+        wrong.push(format!("{} of {completed} answers had no usage", total.without_usage));
+    }
+    (!wrong.is_empty()).then(|| format!("{}; the report has the rest", wrong.join(", and ")))
 }

@@ -10,5 +10,9 @@
 #[path = "../paced/mod.rs"]
 mod paced;
 
+mod accuracy;
+mod bad_input;
+mod generator;
 mod paced_server;
 mod readme;
+mod retries;

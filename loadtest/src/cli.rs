@@ -117,6 +117,10 @@ pub struct ServerArgs {
     /// Headers of every request
     #[arg(long, value_name = "NAME=VALUE", num_args = 1..)]
     pub header: Vec<String>,
+    /// PEM file with authorities that https servers may have their certificates from, besides the
+    /// Web's
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
     /// Fields of every request body, as a JSON object
     #[arg(long, value_name = "JSON")]
     pub extra_body: Option<String>,

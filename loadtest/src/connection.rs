@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Error;
@@ -46,7 +48,7 @@ impl Dialer {
     ///
     /// # Errors
     /// The address is not of HTTP, or its name is unknown.
-    pub async fn new(url: &Uri) -> Result<Self, Error> {
+    pub async fn new(url: &Uri, cacert: Option<&Path>) -> Result<Self, Error> {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let secure = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -57,7 +59,10 @@ impl Dialer {
         if addresses.is_empty() {
             return Err(unreachable(format!("the name {host} has no address")));
         }
-        let tls = if secure { Some((connector(), server_name(host)?)) } else { None };
+        let tls = match secure {
+            true => Some((connector(cacert)?, server_name(host)?)),
+            false => None,
+        };
         Ok(Self { addresses, tls, idle: Mutex::default() })
     }
 
@@ -125,10 +130,27 @@ impl std::fmt::Debug for Dialer {
     }
 }
 
-fn connector() -> TlsConnector {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+/// Trusts the Web's authorities, and those of a file.
+fn connector(cacert: Option<&Path>) -> Result<TlsConnector, Error> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = cacert {
+        let refuse = |cause: String| {
+            Error::Usage(format!("--cacert {}: {cause}; expected PEM", path.display()))
+        };
+        let read =
+            CertificateDer::pem_file_iter(path).map_err(|cause| refuse(cause.to_string()))?;
+        let mut count = 0;
+        for certificate in read {
+            let certificate = certificate.map_err(|cause| refuse(cause.to_string()))?;
+            roots.add(certificate).map_err(|cause| refuse(cause.to_string()))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err(refuse("has no certificate".to_owned()));
+        }
+    }
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn server_name(host: String) -> Result<ServerName<'static>, Error> {

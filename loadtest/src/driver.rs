@@ -15,13 +15,15 @@ use tokio::time::{sleep, sleep_until};
 use crate::client::{Client, planned};
 use crate::error::Error;
 use crate::plan::Pacing;
-use crate::record::RequestRecord;
+use crate::record::{Outcome, RequestRecord};
 use crate::recorder::Finished;
 
 /// Requests under way when the user stops a run get no longer than this.
 const DRAIN_INTERRUPTED: Duration = Duration::from_secs(5);
 /// Places of a closed loop open one after the other, so that the first requests are not all late.
 const PLACE_GAP_NS: u64 = 250_000;
+/// A place that found no server waits so long.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
 /// The timer thread looks so often whether the run was stopped.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 
@@ -239,7 +241,12 @@ impl Place {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(request) = self.client.plan.requests.get(index) else { return };
             let record = self.client.run(request, free_ns, self.cut.clone()).await;
+            let unreachable = record.outcome == Outcome::Unreachable;
             drop(self.finished.send(told(record, 0)));
+            if unreachable {
+                // A server that is gone must not be asked as fast as a machine can.
+                sleep(UNREACHABLE_PAUSE).await;
+            }
             free_ns = self.client.clock.now_ns();
         }
     }

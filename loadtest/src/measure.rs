@@ -35,14 +35,16 @@ pub struct Window {
     pub until_ns: u64,
     /// Until which rates are counted.
     pub end_ns: u64,
+    /// Cut off at the end.
+    pub cooldown_ns: u64,
 }
 
 /// All figures. Of `run`, what depends on time is filled in here.
 pub fn measure(measured: &Measured<'_>, mut run: RunFacts) -> Summary {
     let window = window(measured);
     run.measured_s = seconds(window.end_ns.saturating_sub(window.from_ns));
-    run.warmup_s = seconds(measured.plan.warmup_ns);
-    run.cooldown_s = seconds(measured.plan.cooldown_ns);
+    run.warmup_s = seconds(window.from_ns);
+    run.cooldown_s = seconds(window.cooldown_ns);
     run.interrupted = measured.interrupted_ns.is_some();
     let mut total = group(measured, &window, None);
     total.name = "all".to_owned();
@@ -83,16 +85,21 @@ fn window(measured: &Measured<'_>) -> Window {
     let plan = measured.plan;
     let sent = || measured.records.iter().filter(|record| record.sent_ns.is_some());
     let last_due_ns = sent().map(|record| due_ns(record, plan)).max().unwrap_or(0);
-    let until_ns = match plan.cooldown_ns {
-        0 => measured.interrupted_ns.unwrap_or(u64::MAX),
+    // Who stops a run wants to see what there is: the end is not cut off then, and neither is the
+    // warm-up when there is nothing else.
+    let interrupted_ns = measured.interrupted_ns;
+    let cooldown_ns = if interrupted_ns.is_some() { 0 } else { plan.cooldown_ns };
+    let in_warmup = interrupted_ns.is_some_and(|at_ns| at_ns <= plan.warmup_ns);
+    let from_ns = if in_warmup { 0 } else { plan.warmup_ns };
+    let until_ns = match cooldown_ns {
+        0 => interrupted_ns.unwrap_or(u64::MAX),
         cooldown_ns => last_due_ns.saturating_sub(cooldown_ns),
     };
-    let from_ns = plan.warmup_ns;
-    let end_ns = match plan.cooldown_ns {
+    let end_ns = match cooldown_ns {
         0 => sent().map(last_sign_ns).max().unwrap_or(0),
         _ => until_ns,
     };
-    Window { from_ns, until_ns, end_ns: end_ns.max(from_ns) }
+    Window { from_ns, until_ns, end_ns: end_ns.max(from_ns), cooldown_ns }
 }
 
 /// When a request counts: its scheduled time, or in a closed loop its sending.

@@ -65,10 +65,13 @@ fn is_retried(failure: Failure<'_>) -> bool {
 fn retry_after_s(headers: &HeaderMap, now: DateTime<Utc>) -> Option<f64> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     for (name, divisor) in [("retry-after-ms", 1000.0), ("retry-after", 1.0)] {
-        let number = text(name).and_then(|value| value.trim().parse::<f64>().ok());
-        if let Some(number) = number {
-            return Some(number / divisor).filter(|seconds| seconds.is_finite());
+        let Some(value) = text(name).map(str::trim) else { continue };
+        let Ok(number) = value.parse::<f64>() else { continue };
+        if number == f64::INFINITY && value.contains(|c: char| c.is_ascii_digit()) {
+            // A number too large for a float is a long wait; the word `inf` is none.
+            return Some(RETRY_AFTER_MAX_S + 1.0);
         }
+        return Some(number / divisor).filter(|seconds| seconds.is_finite());
     }
     let date = DateTime::parse_from_rfc2822(text("retry-after")?.trim()).ok()?;
     Some((date.with_timezone(&Utc) - now).num_milliseconds() as f64 / 1000.0)
@@ -104,6 +107,7 @@ mod tests {
             (503, &[("retry-after", "121")], None),
             (503, &[("retry-after", "Fri, 20 Nov 2026 10:00:07 GMT")], Some(7.0)),
             (503, &[("retry-after", "Fri, 20 Nov 2026 11:00:00 GMT")], None),
+            (503, &[("retry-after", "1e999")], None),
             (429, &[("x-should-retry", "false")], None),
             (400, &[("x-should-retry", "true"), ("retry-after", "2")], Some(2.0)),
             (400, &[], None),
@@ -124,6 +128,7 @@ mod tests {
             (500, vec![("retry-after", "-3")]),
             (503, vec![("retry-after", "Thu, 19 Nov 2026 10:00:00 GMT")]),
             (599, vec![("retry-after", "later")]),
+            (599, vec![("retry-after", "inf")]),
         ] {
             for (retries_done, longest) in [(0, 0.5), (1, 1.0), (3, 4.0), (4, 8.0), (2000, 8.0)] {
                 let waited = waited(status, &headers, retries_done).unwrap();

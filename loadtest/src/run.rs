@@ -123,7 +123,7 @@ pub async fn run(
         Some(destination) => Some(begin_log(destination, &facts, &plan)?),
         None => None,
     };
-    let dialer = Dialer::new(&ready.target.base).await?;
+    let dialer = Dialer::new(&ready.target.base, ready.target.cacert.as_deref()).await?;
     let recorder = Recorder::start(log, plan.requests.len())?;
     let progress = Arc::new(Progress::new(plan.requests.len() as u64, plan.duration_ns));
     let clock = Clock::start();

@@ -273,6 +273,7 @@ fn wishes(args: &ServerArgs, profile: &Profile) -> Result<Wishes, Error> {
             whole: seconds("--timeout", args.timeout)?,
             idle: seconds("--idle-timeout", args.idle_timeout)?,
         },
+        cacert: args.cacert.clone(),
         preflight: !args.no_preflight,
         calibrate: !args.no_calibrate,
     })

@@ -1,6 +1,7 @@
 //! Before a run: is the server there, does it let us in, does it know the model, and how does it
 //! count tokens? All of that is found out with tiny requests, before anything is measured.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Wishes {
     pub send_class: bool,
     /// Limits of an attempt.
     pub limits: Limits,
+    /// Authorities that are trusted besides the Web's.
+    pub cacert: Option<PathBuf>,
     /// Sends tiny requests before the run.
     pub preflight: bool,
     /// Finds out how the server counts tokens.
@@ -82,6 +85,7 @@ pub async fn prepare(wishes: &Wishes, tenants: &[Tenant]) -> Result<Ready, Error
         send_class: wishes.send_class,
         fit: TokenFit::ONE_TO_ONE,
         limits: wishes.limits,
+        cacert: wishes.cacert.clone(),
     };
     if wishes.model.is_none() {
         target.model = first_model(&target, tenants).await?;
@@ -116,7 +120,7 @@ impl Scout {
             duration_ns: None,
         };
         let client = Client {
-            dialer: Dialer::new(&target.base).await?,
+            dialer: Dialer::new(&target.base, target.cacert.as_deref()).await?,
             target,
             clock: Clock::start(),
             plan: Arc::new(plan),
@@ -235,7 +239,7 @@ async fn fetch(
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), Error> {
     let unreachable = |cause: String| Error::Unreachable { url: target.base.to_string(), cause };
-    let dialer = Dialer::new(&target.base).await?;
+    let dialer = Dialer::new(&target.base, target.cacert.as_deref()).await?;
     let answer = async {
         let mut connection = dialer.fresh().await.map_err(|cause| cause.to_string())?;
         let response: Response<_> =

@@ -1,5 +1,6 @@
 //! The server under load and what every request to it has in common.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub struct Target {
     pub fit: TokenFit,
     /// Limits of an attempt.
     pub limits: Limits,
+    /// Authorities that are trusted besides the Web's.
+    pub cacert: Option<PathBuf>,
 }
 
 /// Limits of an attempt.
@@ -207,6 +210,7 @@ mod tests {
             send_class: true,
             fit: TokenFit::ONE_TO_ONE,
             limits: Limits { whole: Duration::from_secs(1), idle: Duration::from_secs(1) },
+            cacert: None,
         }
     }
 

@@ -61,7 +61,9 @@ fn generator_faults(measured: &Measured<'_>, total: &Group) -> Vec<String> {
 fn notes(measured: &Measured<'_>, total: &Group, run: &RunFacts) -> Vec<String> {
     let mut notes = Vec::new();
     if run.interrupted {
-        notes.push(format!("Interrupted after {:.1} s.", run.elapsed_s));
+        let in_warmup = measured.plan.warmup_ns > 0 && run.warmup_s == 0.0;
+        let of = if in_warmup { " within the warm-up, which the figures are of" } else { "" };
+        notes.push(format!("Interrupted after {:.1} s{of}.", run.elapsed_s));
     }
     let of = |outcome: &str| total.outcomes.get(outcome).copied().unwrap_or(0);
     let (completed, cut) = (of("completed"), of("cut"));

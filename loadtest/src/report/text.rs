@@ -166,11 +166,10 @@ fn tenants(out: &mut String, tenants: &[Group]) {
         let p99 = |values: &Distribution| values.percentile(99.0).map_or("-".to_owned(), ms);
         let mark = if group.abusive { "*" } else { "" };
         let name = match &group.class {
-            Some(class) => {
-                format!("{}{mark} ({})", printable(&group.name, 15), printable(class, 8))
-            }
-            None => format!("{}{mark}", printable(&group.name, 24)),
+            Some(class) => format!("{}{mark} ({class})", group.name),
+            None => format!("{}{mark}", group.name),
         };
+        let name = printable(&name, 25);
         let _ = writeln!(
             out,
             "{name:<27}{:>9}{:>10}{:>9}{:>9}{:>9}{:>9}",

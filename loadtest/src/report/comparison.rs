@@ -4,8 +4,11 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::{NONE, printable};
+use super::figures::{NONE, percent, printable};
 use crate::summary::Group;
+
+/// Agreement of all rounds that is more likely than this by chance alone is called so.
+const CHANCE_MAX: f64 = 0.05;
 
 /// Two servers given the same plans in turn: A, B, A, B ...
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub struct Ratio {
     pub least: f64,
     /// Greatest.
     pub greatest: f64,
+    /// Of how many rounds.
+    pub rounds: usize,
 }
 
 impl ComparedMetric {
@@ -65,19 +70,33 @@ impl ComparedMetric {
         let mut ratios: Vec<f64> =
             rounds.map(|(a, b)| b / a).filter(|ratio| ratio.is_finite()).collect();
         ratios.sort_by(f64::total_cmp);
-        Some(Ratio { median: median(&ratios)?, least: *ratios.first()?, greatest: *ratios.last()? })
+        Some(Ratio {
+            median: median(&ratios)?,
+            least: *ratios.first()?,
+            greatest: *ratios.last()?,
+            rounds: ratios.len(),
+        })
     }
 
-    /// `B better`, `A better`, or `same` when the rounds disagree on the direction.
-    pub fn verdict(&self) -> &'static str {
-        let Some(ratio) = self.ratio() else { return NONE };
+    /// Who is better, when all rounds agree on it. Few rounds agree by chance: two equal servers
+    /// do so in 2 of 2^n cases (the sign test), which is said until it is below 5 %.
+    pub fn verdict(&self) -> String {
+        let Some(ratio) = self.ratio() else { return NONE.to_owned() };
         let b_is_higher = match (ratio.least, ratio.greatest) {
-            _ if self.a.len() < 2 => return "one round only",
+            _ if ratio.rounds < 2 => return "one round only".to_owned(),
             (least, _) if least > 1.0 => true,
             (_, greatest) if greatest < 1.0 => false,
-            _ => return "same within spread",
+            _ => return "same within spread".to_owned(),
         };
-        if b_is_higher == (self.better == Better::Higher) { "B better" } else { "A better" }
+        let better = match b_is_higher == (self.better == Better::Higher) {
+            true => "B better",
+            false => "A better",
+        };
+        let chance = 2.0 * 0.5f64.powi(ratio.rounds.min(100) as i32);
+        match chance < CHANCE_MAX {
+            true => better.to_owned(),
+            false => format!("{better}, or chance ({})", percent(chance)),
+        }
     }
 }
 
@@ -187,20 +206,24 @@ mod tests {
                 metric("TPOT p99", Better::Lower, &[10.0, 10.0, 10.0], &[9.0, 10.0, 11.0]),
                 metric("rate", Better::Higher, &[10.0, 20.0], &[5.0, 10.0]),
                 metric("E2E p99", Better::Lower, &[f64::NAN], &[9.0]),
+                metric("E2E p50", Better::Lower, &[f64::NAN, 5.0], &[9.0, 4.0]),
+                metric("ITL p99", Better::Lower, &[2.0; 6], &[1.0; 6]),
             ],
             warnings: vec!["round 2 of A: p99 send delay 9.1 ms".into()],
         };
         let expected = "\
 NOT VALID: round 2 of A: p99 send delay 9.1 ms
-compare steady, 3 rounds of each in turn
+compare steady, 6 rounds of each in turn
   A: http://127.0.0.1:8000
   B: http://127.0.0.1:8001
 
 medians                        A           B   B / A  least..greatest
-TTFT p99, ms               50.00       30.00   0.500  0.500..0.600     B better
+TTFT p99, ms               50.00       30.00   0.500  0.500..0.600     B better, or chance (25 %)
 TPOT p99, ms               10.00       10.00   1.000  0.900..1.100     same within spread
-rate, ms                   15.00        7.50   0.500  0.500..0.500     A better
+rate, ms                   15.00        7.50   0.500  0.500..0.500     A better, or chance (50 %)
 E2E p99, ms                    -        9.00       -  -                -
+E2E p50, ms                 5.00        6.50   0.800  0.800..0.800     one round only
+ITL p99, ms                 2.00        1.00   0.500  0.500..0.500     B better
 ";
         assert_eq!(text(&comparison), expected);
     }

@@ -95,7 +95,7 @@ impl Sweep {
         let wanted = percent(self.goodput_wanted);
         let objectives = figures::objectives(&self.objectives);
         let objectives = objectives.unwrap_or_else(|| "completed answers".to_owned());
-        match self.highest_rate {
+        let found = match self.highest_rate {
             Some(highest) => format!(
                 "Highest rate with {wanted} of the requests good ({objectives}): {} requests/s",
                 rate(highest)
@@ -103,7 +103,24 @@ impl Sweep {
             None => {
                 format!("No rate of those tried had {wanted} of the requests good ({objectives})")
             }
+        };
+        match self.generator_limit() {
+            Some(limit) => format!(
+                "{found}. The server may do more: at {} requests/s the generator was late",
+                rate(limit)
+            ),
+            None => found,
         }
+    }
+
+    /// The lowest rate at which the generator, and not the server, ended the search.
+    pub fn generator_limit(&self) -> Option<f64> {
+        let of = |verdict| self.points.iter().filter(move |point| point.verdict == verdict);
+        let lowest = |verdict| of(verdict).map(|point| point.rate).min_by(f64::total_cmp);
+        let late = lowest(PointVerdict::Invalid)?;
+        let missed = lowest(PointVerdict::Misses);
+        let ended_by_server = missed.is_some_and(|missed| missed < late);
+        (!ended_by_server).then_some(late)
     }
 }
 
@@ -183,5 +200,30 @@ requests/s       good     good/s   TTFT p99   TPOT p99 output tok/s  objectives
 Times in ms; TTFT from the scheduled time.
 ";
         assert_eq!(text(&sweep), expected);
+        assert_eq!(sweep.generator_limit(), None, "the server missed at a lower rate");
+    }
+
+    #[test]
+    fn a_sweep_that_its_generator_ended_does_not_blame_the_server() {
+        let point = |rate, verdict| SweepPoint {
+            rate,
+            goodput_fraction: 1.0,
+            goodput_per_s: rate,
+            ttft_p99_ms: None,
+            tpot_p99_ms: None,
+            output_tokens_per_s: 1.0,
+            verdict,
+        };
+        let sweep = Sweep {
+            name: "steady".into(),
+            base_url: "http://127.0.0.1:8000".into(),
+            model: "demo".into(),
+            objectives: Objectives::default(),
+            goodput_wanted: 0.99,
+            points: vec![point(8.0, PointVerdict::Meets), point(16.0, PointVerdict::Invalid)],
+            highest_rate: Some(8.0),
+        };
+        let verdict = sweep.verdict();
+        assert!(verdict.ends_with("at 16.00 requests/s the generator was late"), "{verdict}");
     }
 }

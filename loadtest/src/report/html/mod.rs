@@ -33,7 +33,11 @@ pub fn run_page(summary: &Summary) -> String {
 pub fn sweep_page(sweep: &Sweep, highest: Option<&Summary>) -> String {
     let title = format!("Sweep: {}", sweep.name);
     let mut body = heading(&title, &format!("{}, model {}", sweep.base_url, sweep.model));
-    let class = if sweep.highest_rate.is_some() { "good" } else { "bad" };
+    let class = match (sweep.highest_rate, sweep.generator_limit()) {
+        (Some(_), None) => "good",
+        (Some(_), Some(_)) => "note",
+        (None, _) => "bad",
+    };
     let _ = writeln!(body, "<div class=\"band {class}\">{}</div>", Escaped(&sweep.verdict()));
     body.push_str("<h2>Against the offered rate</h2>\n");
     body.push_str(&load::charts(sweep));
@@ -61,7 +65,8 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     body.push_str(&load::comparison(comparison));
     body.push_str(
         "<p class=\"sub\">Both were given the same plan in each round, in turn. A ratio is of the \
-         same round of both, so that what changed over time for both is not in it.</p>\n",
+         same round of both, so that what changed over time for both is not in it. Rounds that \
+         all agree may do so by chance: for two equal servers 2 in 2<sup>n</sup> times.</p>\n",
     );
     body.push_str(&definitions_section());
     page(&title, &body)

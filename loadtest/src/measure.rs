@@ -8,7 +8,7 @@ use crate::summary::{Group, Objectives, RunFacts, Summary, Tick};
 use crate::validity;
 
 /// What is measured.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Measured<'a> {
     /// What was to be done.
     pub plan: &'a Plan,

@@ -13,6 +13,8 @@ use crate::summary::Summary;
 
 /// A rate is halved so often at most when the first one is missed.
 const HALVINGS_MAX: u32 = 10;
+/// A rate at which the generator was late is tried so often.
+const TRIES_MAX: usize = 3;
 /// Runs of one sweep.
 const RUNS_MAX: usize = 40;
 
@@ -42,8 +44,23 @@ pub struct Swept {
 
 /// The next rate to try, from the points so far; `None` when the search is over.
 fn next_rate(points: &[SweepPoint], search: &Search) -> Option<f64> {
+    // A point at which the generator was late is tried again; only when that does not help is the
+    // rate above what this machine can measure.
+    if let Some(last) = points.last().filter(|last| last.verdict == PointVerdict::Invalid) {
+        let tries = points.iter().rev().take_while(|point| point.rate == last.rate).count();
+        if tries < TRIES_MAX && points.len() < RUNS_MAX {
+            return Some(last.rate);
+        }
+    }
+    let valid_at = |rate: f64| {
+        points.iter().any(|one| one.rate == rate && one.verdict != PointVerdict::Invalid)
+    };
     let of = |meets: bool| {
-        points.iter().filter(move |point| (point.verdict == PointVerdict::Meets) == meets)
+        points.iter().filter(move |point| match point.verdict {
+            PointVerdict::Meets => meets,
+            PointVerdict::Misses => !meets,
+            PointVerdict::Invalid => !meets && !valid_at(point.rate),
+        })
     };
     let met = of(true).map(|point| point.rate).max_by(f64::total_cmp);
     // A rate above a missed one can be met by chance; the search stays below the lowest miss.
@@ -139,7 +156,16 @@ mod tests {
 
     /// The rates that a search tries when a server is good up to a rate.
     fn tried(good_until: f64, search: &Search) -> (Vec<f64>, Option<f64>) {
-        let mut points = Vec::new();
+        tried_with(good_until, search, |_| false)
+    }
+
+    /// The same, when the generator is late in some of the runs.
+    fn tried_with(
+        good_until: f64,
+        search: &Search,
+        late: impl Fn(&[SweepPoint]) -> bool,
+    ) -> (Vec<f64>, Option<f64>) {
+        let mut points: Vec<SweepPoint> = Vec::new();
         while let Some(rate) = next_rate(&points, search) {
             let meets = rate <= good_until;
             points.push(SweepPoint {
@@ -149,7 +175,11 @@ mod tests {
                 ttft_p99_ms: None,
                 tpot_p99_ms: None,
                 output_tokens_per_s: 0.0,
-                verdict: if meets { PointVerdict::Meets } else { PointVerdict::Misses },
+                verdict: match meets {
+                    _ if late(&points) => PointVerdict::Invalid,
+                    true => PointVerdict::Meets,
+                    false => PointVerdict::Misses,
+                },
             });
         }
         let met = points.iter().filter(|point| point.verdict == PointVerdict::Meets);
@@ -169,5 +199,17 @@ mod tests {
         assert_eq!(tried(0.0, &search).0.len(), 11);
         let (rates, highest) = tried(1e9, &search);
         assert_eq!((rates.len(), highest), (11, Some(1000.0)));
+    }
+
+    /// One hiccup of the generator's machine at 2 requests a second once made a sweep end there.
+    #[test]
+    fn a_rate_at_which_the_generator_was_late_is_tried_again() {
+        let search =
+            Search { start_rate: 1.0, rate_max: 8.0, goodput_wanted: 0.99, tolerance: 0.5 };
+        let (rates, highest) = tried_with(100.0, &search, |points| points.len() == 1);
+        assert_eq!((rates, highest), (vec![1.0, 2.0, 2.0, 4.0, 8.0], Some(8.0)));
+        let (rates, highest) = tried_with(100.0, &search, |points| points.len() >= 2);
+        assert_eq!(highest, Some(2.0));
+        assert_eq!(rates, [1.0, 2.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0]);
     }
 }

@@ -109,13 +109,6 @@ async fn run_sweep(args: &SweepArgs, interrupts: watch::Receiver<u32>) -> Result
         let written = report::write_sweep(&swept.sweep, swept.highest.as_ref(), destination);
         print_paths(written)?;
     }
-    let missed = |point: &report::SweepPoint| point.verdict == report::PointVerdict::Misses;
-    let late = |point: &report::SweepPoint| point.verdict == report::PointVerdict::Invalid;
-    if swept.sweep.points.iter().any(late) && !swept.sweep.points.iter().any(missed) {
-        eprintln!(
-            "loadtest: the generator was late at the higher rates: the server's limit may be above"
-        );
-    }
     match (swept.stopped, swept.sweep.highest_rate) {
         (Some(error), _) => Err(error),
         (None, None) => Err(Error::Invalid("no rate met the objectives".to_owned())),

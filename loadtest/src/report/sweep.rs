@@ -116,9 +116,13 @@ impl Sweep {
     /// The lowest rate at which the generator, and not the server, ended the search.
     pub fn generator_limit(&self) -> Option<f64> {
         let of = |verdict| self.points.iter().filter(move |point| point.verdict == verdict);
-        let lowest = |verdict| of(verdict).map(|point| point.rate).min_by(f64::total_cmp);
-        let late = lowest(PointVerdict::Invalid)?;
-        let missed = lowest(PointVerdict::Misses);
+        // A rate may have been tried again and then been measured.
+        let measured = |rate: f64| {
+            self.points.iter().any(|one| one.rate == rate && one.verdict != PointVerdict::Invalid)
+        };
+        let late = of(PointVerdict::Invalid).map(|point| point.rate);
+        let late = late.filter(|rate| !measured(*rate)).min_by(f64::total_cmp)?;
+        let missed = of(PointVerdict::Misses).map(|point| point.rate).min_by(f64::total_cmp);
         let ended_by_server = missed.is_some_and(|missed| missed < late);
         (!ended_by_server).then_some(late)
     }

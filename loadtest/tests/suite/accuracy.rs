@@ -122,7 +122,7 @@ fn stalled(test: &str, args: &str) -> Group {
         ..Settings::default()
     };
     let server = PacedServer::start(settings);
-    let args = format!("--model paced --random-input-len 10 --random-output-len 3 {args}");
+    let args = format!("--model paced --random-input-len 10 --random-output-len 1 {args}");
     let run = Generator::new(test, &server.base_url(), &args).run();
     let truth = attempts_by_index(&server);
     let summary = run.summary();

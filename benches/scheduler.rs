@@ -1,9 +1,11 @@
-//! What one engine turn costs with 1,000 sequences running and 10,000 requests waiting: the time
-//! between the device's answer and its next plan, during which a GPU would wait.
+//! What one engine turn costs with 100 to 4,000 sequences running and 10,000 requests waiting.
 //!
-//! The device's own time is taken out. So are turns in which the operating system gave the core to
+//! *Step* is the time between the device's answer and its next plan, during which a GPU without
+//! look-ahead would wait: taking in the results, mail, deadlines, admission, blocks, the plan.
+//! *Beside it* is what the engine does while the device computes: events to callers, publishing
+//! blocks, evicting. Left out are turns in which the operating system gave the core to
 //! somebody else (counted as involuntary context switches), since they measure the neighbours.
-//! Run with `cargo bench --bench scheduler`.
+//! Run with `cargo bench --bench scheduler`, or `... -- 1000` for one size.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,7 +21,6 @@ use weir::engine::{
 };
 use weir::ids::{RequestId, TenantId, TokenId};
 
-const RUNNING: u32 = 1000;
 const WAITING: usize = 10_000;
 const TENANTS: u32 = 200;
 const TURNS: usize = 2000;
@@ -95,6 +96,7 @@ impl Device for MarkedDevice {
 #[derive(Clone, Copy)]
 struct Load {
     name: &'static str,
+    running: u32,
     prompt_tokens: u32,
     /// Tokens that a request generates: from this ...
     output_tokens_min: u32,
@@ -115,20 +117,21 @@ struct Bench {
 
 #[derive(Default)]
 struct Samples {
-    plan: Vec<Duration>,
-    complete: Vec<Duration>,
-    turn: Vec<Duration>,
+    step: Vec<Duration>,
+    beside: Vec<Duration>,
     allocations: u64,
     turns: u64,
     interrupted: u64,
     started: u64,
     rows: u64,
+    cached_tokens: u64,
 }
 
 fn main() {
     // Every output so long that nothing ends while it is measured.
     let steady = Load {
         name: "steady decode",
+        running: 1000,
         prompt_tokens: 128,
         output_tokens_min: 8000,
         output_tokens_max: 8000,
@@ -140,9 +143,19 @@ fn main() {
         output_tokens_max: 280,
         ..steady
     };
-    println!("{RUNNING} running, {WAITING} waiting, {TENANTS} tenants, {TURNS} turns\n");
-    for load in [steady, Load { steps_in_flight: 2, ..steady }, churn] {
-        Bench::new(load).run();
+    println!("{WAITING} waiting, {TENANTS} tenants, {TURNS} turns\n");
+    let loads = [
+        steady,
+        Load { steps_in_flight: 2, ..steady },
+        churn,
+        Load { running: 100, ..steady },
+        Load { running: 100, ..churn },
+        Load { running: 4000, ..steady },
+        Load { running: 4000, ..churn },
+    ];
+    let wanted: Option<u32> = std::env::args().filter_map(|arg| arg.parse().ok()).next();
+    for load in loads.iter().filter(|load| wanted.is_none_or(|running| load.running == running)) {
+        Bench::new(*load).run();
     }
 }
 
@@ -150,16 +163,17 @@ impl Bench {
     fn new(load: Load) -> Self {
         let limits = DeviceLimits {
             block_size_tokens: 16,
-            blocks_total: 600_000,
-            step_rows_max: 4096,
-            slots_total: RUNNING,
+            blocks_total: 600 * load.running,
+            step_rows_max: 8192,
+            slots_total: load.running,
             context_tokens_max: 32_768,
             vocab_size: 32_000,
             steps_in_flight_max: load.steps_in_flight,
+            computes_in_submit: false,
         };
         let config = EngineConfig {
-            step_rows_max: 4096,
-            running_max: RUNNING,
+            step_rows_max: 8192,
+            running_max: load.running,
             mailbox_max: 16_384,
             check_every_steps: 0,
             ..EngineConfig::new([3; 32])
@@ -171,8 +185,8 @@ impl Bench {
         let (engine, handle) = Engine::new(config, Box::new(device));
         let mut bench =
             Self { load, engine, handle, clock, marks, streams: Vec::new(), next_id: 0 };
-        while bench.engine.turn(bench.clock.now()).load.waiting < WAITING as u32
-            || bench.handle.load().running < RUNNING
+        while bench.engine.turn(bench.clock.as_ref()).load.waiting < WAITING as u32
+            || bench.handle.load().running < load.running
         {
             bench.refill();
         }
@@ -248,7 +262,7 @@ impl Bench {
         let switches = involuntary_switches();
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         let start = Instant::now();
-        let report = self.engine.turn(self.clock.now());
+        let report = self.engine.turn(self.clock.as_ref());
         let end = Instant::now();
         let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
         let interrupted = involuntary_switches() != switches;
@@ -273,34 +287,33 @@ impl Samples {
         self.allocations += measured.allocations - marks.allocations;
         self.started += u64::from(measured.report.started);
         self.rows += measured.report.step.map_or(0, |step| u64::from(step.rows));
+        self.cached_tokens += measured.report.prefix_hit_tokens;
         if measured.interrupted {
             self.interrupted += 1;
             return;
         }
         let (Some(submit), Some(wait)) = (marks.submit, marks.wait) else { return };
-        let plan = submit.0 - start;
-        let complete = end - wait.1;
-        self.plan.push(plan);
-        self.complete.push(complete);
-        self.turn.push(plan + complete + (wait.0 - submit.1));
+        self.step.push(submit.0 - wait.1);
+        self.beside.push((wait.0 - start) + (end - submit.1));
     }
 
     fn print(&mut self, load: &Load) {
         let turns = self.turns as f64;
         println!(
-            "{}, {} in flight: {:.0} rows a step, {:.2} starts a turn, {:.2} allocations a turn, \
-             {} turns interrupted",
+            "{} running, {}, {} in flight: {:.0} rows a step, {:.2} starts and {:.0} cached tokens \
+             a turn, {:.2} allocations, {} turns interrupted",
+            load.running,
             load.name,
             load.steps_in_flight,
             self.rows as f64 / turns,
             self.started as f64 / turns,
+            self.cached_tokens as f64 / turns,
             self.allocations as f64 / turns,
             self.interrupted
         );
         for (name, values) in [
-            ("plan (mail, deadlines, queue, blocks, plan)", &mut self.plan),
-            ("complete (advance, stop, send 1,000 events)", &mut self.complete),
-            ("turn", &mut self.turn),
+            ("step (results, mail, admission, blocks, plan)", &mut self.step),
+            ("beside it (events, publishing, evicting)", &mut self.beside),
         ] {
             values.sort();
             let at = |q: f64| values[((values.len() - 1) as f64 * q) as usize].as_nanos() as f64;

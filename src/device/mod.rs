@@ -1,8 +1,8 @@
 //! One step, as plain data: the contract between the engine and whatever runs it.
 //!
 //! The engine plans a step, submits it and later waits for its output. Devices that can keep a
-//! step in flight while the next is planned say so in [`DeviceLimits::steps_in_flight_max`];
-//! the others finish inside [`Device::submit`].
+//! step in flight while the next is planned say so in [`DeviceLimits::steps_in_flight_max`], and
+//! those that compute inside [`Device::submit`] in [`DeviceLimits::computes_in_submit`].
 
 mod plan;
 mod sampling;
@@ -31,9 +31,12 @@ pub struct DeviceLimits {
     pub context_tokens_max: u32,
     /// Size of the vocabulary; every token id in plans and outputs is below it.
     pub vocab_size: u32,
-    /// 1 when `submit` finishes the step, 2 when the next step may be submitted before the
-    /// previous one's output was waited for.
+    /// 1, or 2 when the next step may be submitted before the previous one's output was waited
+    /// for.
     pub steps_in_flight_max: u32,
+    /// Whether `submit` returns only when the step is computed, so that whatever the engine has to
+    /// do beside a step is better done before.
+    pub computes_in_submit: bool,
 }
 
 /// Why a step could not be run.

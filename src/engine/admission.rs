@@ -153,9 +153,10 @@ impl Scheduler {
         }
         let seq = &mut self.seqs[lead];
         assert_eq!(seq.sampling, 0, "a request starts with nothing in flight");
-        seq.blocks.extend_from_slice(&self.found);
+        seq.blocks.extend(&self.found);
         seq.scheduled = hit_tokens;
         seq.computed = hit_tokens;
+        seq.finite = hit_tokens;
         seq.published = hits;
         let request = &mut self.requests[index];
         request.lead = Some(lead);
@@ -179,7 +180,8 @@ impl Scheduler {
             // Tokens computed again after a preemption are not charged again.
             let charge = u64::from(known - hit_tokens) * policy::PROMPT_TOKEN_CHARGE;
             self.queue.charge(request.tenant, charge);
-            request.reply.send(Event::Started { cached_tokens: hit_tokens });
+            let event = Event::Started { cached_tokens: hit_tokens };
+            self.outbox.send(request.reply, event);
         }
         let blocks = self.pool.blocks_for(known) - hits;
         let grown = self.grow(lead, blocks);
@@ -196,6 +198,7 @@ impl Scheduler {
             self.seqs[seq].slot = slot;
             let first = lead.is_none();
             lead = lead.or(Some(seq));
+            self.seqs[seq].bears = first && self.requests[index].unfinished > 1;
             self.set_phase(seq, if first { Phase::Prefill } else { Phase::Unborn });
         }
         lead.expect("a waiting request has an unfinished choice")

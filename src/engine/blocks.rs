@@ -17,45 +17,59 @@ use crate::ids::{BlockId, TenantId, TokenId};
 pub struct BlockPool {
     block_size_tokens: u32,
     caching: bool,
-    references: Vec<u32>,
+    /// What is known of each block; one entry more is the sentinel of the list of cached ones.
+    blocks: Vec<Block>,
     owned: u32,
     free: Vec<BlockId>,
-    cached: RecencyList,
+    /// Length of the list of cached blocks.
+    cached: u32,
     /// Blocks in the order in which they began to rest; an entry is stale when it does not match
-    /// `rest_until`.
+    /// [`Block::rest_until`].
     resting: VecDeque<(u64, BlockId)>,
-    rest_until: Vec<u64>,
     resting_total: u32,
     step_completed: u64,
     index: PrefixIndex,
 }
 
-/// A list of blocks in order of use, linked through arrays so that moving one costs no search.
-#[derive(Debug)]
-struct RecencyList {
-    next: Vec<u32>,
-    previous: Vec<u32>,
-    len: u32,
+/// All of a block in one place: a pool has hundreds of thousands, and each look at another place
+/// of memory is a cache miss.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    /// Step after which it rests no more, or [`NOT_RESTING`].
+    rest_until: u64,
+    references: u32,
+    /// Its neighbours in the list of cached blocks, which is in order of use.
+    next: u32,
+    previous: u32,
+    /// Whether the prefix index holds it.
+    published: bool,
 }
 
-/// What [`BlockPool::rest_until`] holds for a block that does not rest; steps count from 1.
+/// What [`Block::rest_until`] holds for a block that does not rest; steps count from 1.
 const NOT_RESTING: u64 = 0;
+/// Free blocks that [`BlockPool::refill_free`] sees to, if the pool has sixty-four times as many.
+const FREE_READY_MAX: usize = 512;
 
 impl BlockPool {
     /// A pool of free blocks. `secret` keys the prefix cache and must be random in each process.
     pub fn new(blocks_total: u32, block_size_tokens: u32, secret: [u8; 32], caching: bool) -> Self {
         assert!(block_size_tokens > 0, "a block holds tokens");
-        let total = blocks_total as usize;
+        let link = |at| Block {
+            rest_until: NOT_RESTING,
+            references: 0,
+            next: at,
+            previous: at,
+            published: false,
+        };
         Self {
             block_size_tokens,
             caching,
-            references: vec![0; total],
+            blocks: (0..=blocks_total).map(link).collect(),
             owned: 0,
             // Popped from the end: low numbers first.
             free: (0..blocks_total).rev().map(BlockId).collect(),
-            cached: RecencyList::new(total),
-            resting: VecDeque::with_capacity(total),
-            rest_until: vec![NOT_RESTING; total],
+            cached: 0,
+            resting: VecDeque::with_capacity(blocks_total as usize),
             resting_total: 0,
             step_completed: 0,
             index: PrefixIndex::new(blocks_total, block_size_tokens, secret),
@@ -64,12 +78,12 @@ impl BlockPool {
 
     /// All blocks.
     pub fn total(&self) -> u32 {
-        self.references.len() as u32
+        self.blocks.len() as u32 - 1
     }
 
     /// Blocks that can be allocated now.
     pub fn available(&self) -> u32 {
-        self.free.len() as u32 + self.cached.len
+        self.free.len() as u32 + self.cached
     }
 
     /// Blocks with a reference.
@@ -79,7 +93,7 @@ impl BlockPool {
 
     /// Blocks that only the prefix cache holds.
     pub fn cached(&self) -> u32 {
-        self.cached.len
+        self.cached
     }
 
     /// Blocks that become available when the steps in flight have completed.
@@ -101,36 +115,43 @@ impl BlockPool {
     pub fn allocate(&mut self) -> Option<BlockId> {
         let block = match self.free.pop() {
             Some(block) => block,
-            None => {
-                let block = self.cached.pop_oldest()?;
-                self.index.remove(block);
-                block
-            }
+            None => self.evict()?,
         };
-        self.references[block.index()] = 1;
+        self.blocks[block.index()].references = 1;
         self.owned += 1;
         Some(block)
     }
 
+    /// Evicts cached blocks until some are free, so that the next allocations find them at hand.
+    /// Of a large pool alone: a small one keeps what it has until it needs it.
+    pub fn refill_free(&mut self) {
+        let wanted = (self.total() as usize / 64).min(FREE_READY_MAX);
+        while self.free.len() < wanted {
+            let Some(block) = self.evict() else { return };
+            self.free.push(block);
+        }
+    }
+
     /// One more reference to an owned block.
     pub fn share(&mut self, block: BlockId) {
-        assert!(self.references[block.index()] > 0, "only owned blocks are shared");
-        self.references[block.index()] += 1;
+        let state = &mut self.blocks[block.index()];
+        assert!(state.references > 0, "only owned blocks are shared");
+        state.references += 1;
     }
 
     /// One reference less. Without any, the block rests until `step` has completed.
     pub fn release(&mut self, block: BlockId, step: u64) {
-        let references = &mut self.references[block.index()];
-        assert!(*references > 0, "a block is released once for each reference");
-        *references -= 1;
-        if *references > 0 {
+        let state = &mut self.blocks[block.index()];
+        assert!(state.references > 0, "a block is released once for each reference");
+        state.references -= 1;
+        if state.references > 0 {
             return;
         }
         self.owned -= 1;
         if step <= self.step_completed {
             self.settle(block);
         } else {
-            self.rest_until[block.index()] = step;
+            state.rest_until = step;
             self.resting.push_back((step, block));
             self.resting_total += 1;
         }
@@ -144,8 +165,9 @@ impl BlockPool {
                 break;
             }
             self.resting.pop_front();
-            if self.rest_until[block.index()] == until {
-                self.rest_until[block.index()] = NOT_RESTING;
+            let state = &mut self.blocks[block.index()];
+            if state.rest_until == until {
+                state.rest_until = NOT_RESTING;
                 self.resting_total -= 1;
                 self.settle(block);
             }
@@ -194,30 +216,37 @@ impl BlockPool {
 
     /// How many of these are not owned, so that taking them lowers [`BlockPool::available`].
     pub fn unowned(&self, blocks: &[BlockId]) -> u32 {
-        blocks.iter().filter(|b| self.references[b.index()] == 0).count() as u32
+        blocks.iter().filter(|b| self.blocks[b.index()].references == 0).count() as u32
     }
 
     /// A reference to a block that [`BlockPool::find`] found.
     pub fn take(&mut self, block: BlockId) {
-        let index = block.index();
-        if self.references[index] == 0 {
-            assert!(self.index.holds(block), "only a found block is taken");
-            self.owned += 1;
-            if self.rest_until[index] == NOT_RESTING {
-                self.cached.remove(block);
-            } else {
-                self.rest_until[index] = NOT_RESTING;
-                self.resting_total -= 1;
-            }
+        let state = &mut self.blocks[block.index()];
+        state.references += 1;
+        if state.references > 1 {
+            return;
         }
-        self.references[index] += 1;
+        assert!(state.published, "only a found block is taken");
+        self.owned += 1;
+        if state.rest_until == NOT_RESTING {
+            self.unlink(block);
+        } else {
+            state.rest_until = NOT_RESTING;
+            self.resting_total -= 1;
+        }
     }
 
     /// Lets later requests find an owned block whose computation finished and was finite (R34).
     /// `tokens` fill it and come after `parent`. Returns the place after it.
     pub fn publish(&mut self, parent: ChainId, tokens: &[TokenId], block: BlockId) -> ChainId {
-        assert!(self.references[block.index()] > 0, "only owned blocks are published");
-        if self.caching { self.index.publish(parent, tokens, block) } else { parent }
+        let state = &mut self.blocks[block.index()];
+        assert!(state.references > 0, "only owned blocks are published");
+        if !self.caching {
+            return parent;
+        }
+        let (place, found) = self.index.publish(parent, tokens, block);
+        state.published |= found;
+        place
     }
 
     /// Whether blocks are published at all.
@@ -231,25 +260,31 @@ impl BlockPool {
     /// # Panics
     /// When a block leaked, is owned twice, or a counter is wrong.
     pub fn check(&self, references: impl Iterator<Item = BlockId>) {
-        let mut counted = vec![0u32; self.references.len()];
+        let mut counted = vec![0u32; self.total() as usize];
         for block in references {
             counted[block.index()] += 1;
         }
-        assert_eq!(counted, self.references, "references equal those that sequences hold");
+        let blocks = &self.blocks[..counted.len()];
+        let held = blocks.iter().map(|block| block.references);
+        assert!(held.eq(counted.iter().copied()), "references equal those that sequences hold");
         let owned = counted.iter().filter(|&&n| n > 0).count() as u32;
         assert_eq!(owned, self.owned, "owned blocks are counted");
-        let resting = self.rest_until.iter().filter(|&&step| step != NOT_RESTING).count() as u32;
+        let resting = blocks.iter().filter(|block| block.rest_until != NOT_RESTING).count() as u32;
         assert_eq!(resting, self.resting_total, "resting blocks are counted");
         let mut seen = vec![false; counted.len()];
-        let cached = self.cached.iter();
-        for block in self.free.iter().copied().chain(cached) {
+        for block in self.free.iter().copied().chain(self.cached_blocks()) {
             assert!(!seen[block.index()], "{block} is available once");
             seen[block.index()] = true;
             assert_eq!(counted[block.index()], 0, "an available block has no owner");
-            assert_eq!(self.rest_until[block.index()], NOT_RESTING, "nor does it rest");
+            assert_eq!(blocks[block.index()].rest_until, NOT_RESTING, "nor does it rest");
         }
-        assert!(self.cached.iter().all(|b| self.index.holds(b)), "cached blocks are found");
+        assert_eq!(self.cached_blocks().count() as u32, self.cached, "cached blocks are counted");
+        assert!(self.cached_blocks().all(|b| self.index.holds(b)), "cached blocks are found");
         assert!(!self.free.iter().any(|&b| self.index.holds(b)), "free blocks are not found");
+        for (number, block) in blocks.iter().enumerate() {
+            let held = self.index.holds(BlockId(number as u32));
+            assert_eq!(block.published, held, "a block knows whether it is found");
+        }
         assert_eq!(
             owned + resting + self.available(),
             self.total(),
@@ -258,55 +293,51 @@ impl BlockPool {
         self.index.check();
     }
 
+    /// Puts a block that nobody reads any more where it belongs.
     fn settle(&mut self, block: BlockId) {
-        if self.index.holds(block) {
-            self.cached.push_newest(block);
-        } else {
+        if !self.blocks[block.index()].published {
             self.free.push(block);
+            return;
         }
-    }
-}
-
-impl RecencyList {
-    /// Index `total` is the sentinel that joins both ends.
-    fn new(total: usize) -> Self {
-        let links: Vec<u32> = (0..=total as u32).collect();
-        Self { next: links.clone(), previous: links, len: 0 }
-    }
-
-    fn push_newest(&mut self, block: BlockId) {
-        let end = self.next.len() as u32 - 1;
-        let last = self.previous[end as usize];
-        self.next[last as usize] = block.0;
-        self.previous[block.index()] = last;
-        self.next[block.index()] = end;
-        self.previous[end as usize] = block.0;
-        self.len += 1;
+        let end = self.total();
+        let last = self.blocks[end as usize].previous;
+        self.blocks[last as usize].next = block.0;
+        let state = &mut self.blocks[block.index()];
+        state.previous = last;
+        state.next = end;
+        self.blocks[end as usize].previous = block.0;
+        self.cached += 1;
     }
 
-    fn pop_oldest(&mut self) -> Option<BlockId> {
-        let end = self.next.len() - 1;
-        let first = self.next[end];
-        (first as usize != end).then(|| {
-            self.remove(BlockId(first));
-            BlockId(first)
+    /// Takes the block that was used longest ago out of the cache.
+    fn evict(&mut self) -> Option<BlockId> {
+        let end = self.total();
+        let first = self.blocks[end as usize].next;
+        (first != end).then(|| {
+            let block = BlockId(first);
+            self.unlink(block);
+            self.blocks[block.index()].published = false;
+            self.index.remove(block);
+            block
         })
     }
 
-    fn remove(&mut self, block: BlockId) {
-        let (previous, next) = (self.previous[block.index()], self.next[block.index()]);
-        self.next[previous as usize] = next;
-        self.previous[next as usize] = previous;
-        self.len -= 1;
+    /// Takes a block out of the list of cached ones.
+    fn unlink(&mut self, block: BlockId) {
+        let Block { previous, next, .. } = self.blocks[block.index()];
+        self.blocks[previous as usize].next = next;
+        self.blocks[next as usize].previous = previous;
+        self.cached -= 1;
     }
 
-    fn iter(&self) -> impl Iterator<Item = BlockId> {
-        let end = self.next.len() as u32 - 1;
-        let mut at = self.next[end as usize];
+    /// The cached blocks, that of the longest disuse first.
+    fn cached_blocks(&self) -> impl Iterator<Item = BlockId> {
+        let end = self.total();
+        let mut at = self.blocks[end as usize].next;
         std::iter::from_fn(move || {
             let block = at;
             (block != end).then(|| {
-                at = self.next[block as usize];
+                at = self.blocks[block as usize].next;
                 BlockId(block)
             })
         })

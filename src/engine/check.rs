@@ -39,7 +39,8 @@ impl Scheduler {
 
     /// Recomputes all counters (R41).
     pub fn check(&self) {
-        let owned = self.seqs.iter().flat_map(|(_, seq)| seq.blocks.iter().chain(&seq.fork_source));
+        let seqs = self.seqs.iter();
+        let owned = seqs.flat_map(|(_, seq)| seq.blocks.as_slice().iter().chain(&seq.fork_source));
         self.pool.check(owned.copied());
         let slots = self.seqs.iter().filter(|(_, seq)| seq.phase != Phase::Waiting).count();
         assert_eq!(slots as u32, self.running(), "each running sequence has a slot");
@@ -48,14 +49,17 @@ impl Scheduler {
         assert!(reserved <= self.pool.available(), "reserved blocks are there");
         let backlog: u64 = self.requests.iter().map(|(_, r)| u64::from(r.backlog_tokens)).sum();
         assert_eq!(backlog, self.backlog_tokens, "the backlog is counted");
+        assert_eq!(self.outbox.open_replies(), self.requests.len(), "each request has a reply");
         let waiting = self.requests.iter().filter(|(_, r)| r.waiting).count();
         assert_eq!(waiting as u32, self.queue.len(), "waiting requests are in the queue");
         for (_, seq) in self.seqs.iter() {
-            let room = seq.blocks.len() as u32 * self.limits.block_size_tokens;
+            let room = seq.blocks.len() * self.limits.block_size_tokens;
             // Before its fork a sequence reads the common prompt's last block from elsewhere.
             let covered = seq.fork_source.is_some() || seq.scheduled <= room;
             assert!(seq.phase == Phase::Unborn || covered, "blocks cover positions");
+            assert_eq!(seq.forks, seq.fork_source.is_some(), "a fork has a source");
             assert!(seq.computed <= seq.scheduled, "computed positions were scheduled");
+            assert!(seq.finite <= seq.computed, "finite positions were computed");
         }
     }
 }

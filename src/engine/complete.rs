@@ -4,8 +4,8 @@ use super::plan::token_at;
 use super::policy;
 use super::reply::{Event, FinishReason};
 use super::scheduler::Scheduler;
-use super::sequence::{Phase, SeqKey};
-use super::step::{Part, Step};
+use super::sequence::Phase;
+use super::step::{Next, Part, Step};
 use crate::device::{RowScore, SampledToken, StepOutput};
 use crate::ids::TokenId;
 
@@ -14,6 +14,9 @@ const NOT_FINITE: &str = "the model computed a value that is not a number";
 
 impl Scheduler {
     /// Takes in the result of a step. Leaves `output` without results.
+    ///
+    /// The device waits meanwhile, so that what need not be done now is left to
+    /// [`Scheduler::tidy_up`].
     pub fn complete(&mut self, step: &Step, output: &mut StepOutput) {
         self.pool.completed(step.plan.step);
         let mut scores = output.scores.drain(..);
@@ -24,13 +27,10 @@ impl Scheduler {
             }
         }
         drop(scores);
-        for (key, sampled) in step.nexts.iter().zip(output.sampled.drain(..)) {
-            let alive = self.seqs.get(key.index).is_some_and(|seq| seq.id == key.id && !seq.ended);
-            if alive {
-                self.complete_next(*key, sampled);
-            } else {
-                self.report.discarded_tokens += 1;
-            }
+        let sampled = output.sampled.len().min(step.nexts.len()) as u32;
+        let first = self.outbox.keep(&mut output.sampled);
+        for (next, at) in step.nexts.iter().zip(first..first + sampled) {
+            self.complete_next(next, at);
         }
     }
 
@@ -47,17 +47,17 @@ impl Scheduler {
         if part.forks
             && let Some(source) = seq.fork_source.take()
         {
+            seq.forks = false;
             self.pool.release(source, self.step);
         }
-        let seq = &self.seqs[index];
+        let seq = &mut self.seqs[index];
         let (request_index, only_scores) = (seq.request, seq.tokens_max == 0);
-        let all_computed = seq.computed == seq.known;
-        let request = &self.requests[request_index];
-        let prompt_done = part.end >= request.prompt_tokens();
-        if only_scores && all_computed {
-            self.publish(index);
+        if only_scores && seq.computed == seq.known {
+            // The scores of its last rows were finite.
+            seq.finite = seq.computed;
             self.end_all_choices(request_index, FinishReason::Length);
-        } else if prompt_done && request.lead == Some(index) {
+        } else if seq.bears && part.end >= self.requests[request_index].prompt_tokens() {
+            seq.bears = false;
             self.bear(request_index, index);
         }
     }
@@ -82,7 +82,7 @@ impl Scheduler {
         let request = &mut self.requests[index];
         if request.scores_sent == part.scores_start {
             request.scores_sent += part.scores;
-            request.reply.send(Event::PromptScores(scores));
+            self.outbox.send(request.reply, Event::PromptScores(scores));
         }
         true
     }
@@ -101,18 +101,21 @@ impl Scheduler {
             }
             let seq = &self.seqs[lead];
             let (published, published_end) = (seq.published, seq.published_end);
+            let finite = seq.finite.min(prompt_tokens);
             let mut blocks = std::mem::take(&mut self.seqs[index].blocks);
-            let lead_blocks = &self.seqs[lead].blocks;
-            blocks.extend_from_slice(&lead_blocks[..shared]);
+            let lead_blocks = self.seqs[lead].blocks.as_slice();
+            blocks.extend(&lead_blocks[..shared]);
             let fork_source = partial.then(|| lead_blocks[shared]);
-            for block in blocks.iter().chain(&fork_source) {
+            for block in blocks.as_slice().iter().chain(&fork_source) {
                 self.pool.share(*block);
             }
             let seq = &mut self.seqs[index];
             seq.blocks = blocks;
             seq.fork_source = fork_source;
+            seq.forks = partial;
             seq.scheduled = prompt_tokens;
             seq.computed = prompt_tokens;
+            seq.finite = finite;
             seq.published = published;
             seq.published_end = published_end;
             let several = seq.unscheduled() > 1;
@@ -124,40 +127,56 @@ impl Scheduler {
         }
     }
 
-    fn complete_next(&mut self, key: SeqKey, sampled: SampledToken) {
-        let seq = &mut self.seqs[key.index];
+    /// Takes in the token at a place of the outbox.
+    fn complete_next(&mut self, next: &Next, at: u32) {
+        let seq = self.seqs.get_mut(next.seq.index);
+        let Some(seq) = seq.filter(|seq| seq.id == next.seq.id && !seq.ended) else {
+            self.report.discarded_tokens += 1;
+            return;
+        };
+        if next.decoded_to > 0 && seq.epoch == next.epoch {
+            seq.computed = next.decoded_to;
+        }
         seq.sampling = seq.sampling.saturating_sub(1);
-        let request_index = seq.request;
-        if !sampled.finite || sampled.token.0 >= self.limits.vocab_size {
+        let &SampledToken { token, finite, .. } = self.outbox.kept(at);
+        if !finite || token.0 >= self.limits.vocab_size {
             self.report.rows_not_finite += 1;
-            self.fail(request_index, NOT_FINITE);
+            let request = seq.request;
+            self.fail(request, NOT_FINITE);
             return;
         }
-        let token = sampled.token;
         seq.push(token);
-        let (choice, generated) = (seq.choice, seq.generated.len() as u32);
-        if (seq.published + 1) * self.limits.block_size_tokens <= seq.computed {
-            self.publish(key.index);
+        self.outbox.send_token(seq.reply, seq.choice, at);
+        seq.finite = seq.computed;
+        if (seq.published + 1) * self.limits.block_size_tokens <= seq.finite {
+            self.unpublished.push(next.seq);
         }
-        let request = &mut self.requests[request_index];
-        request.usage.generated_tokens += 1;
-        let (tenant, max_tokens) = (request.tenant, request.max_tokens);
-        let ends = request.stops.ends(token, generated);
-        self.queue.charge(tenant, policy::GENERATED_TOKEN_CHARGE);
         self.report.generated_tokens += 1;
-        if !request.reply.send(Event::Token { choice, sampled }) {
-            self.report.cancelled += 1;
-            self.end_request(request_index, None);
-        } else if ends {
-            self.end_choice(key.index, FinishReason::Stop(token));
-        } else if generated >= max_tokens {
-            self.end_choice(key.index, FinishReason::Length);
+        self.queue.charge(seq.tenant, policy::GENERATED_TOKEN_CHARGE);
+        let generated = seq.generated.len() as u32;
+        let stops = seq.stop_filter.may_stop(token)
+            && self.requests[seq.request].stops.ends(token, generated);
+        if stops {
+            self.end_choice(next.seq.index, FinishReason::Stop(token));
+        } else if generated >= seq.tokens_max {
+            self.end_choice(next.seq.index, FinishReason::Length);
         }
     }
 
-    /// Offers a sequence's full blocks to the prefix cache. Called when a row at or after them
-    /// was finite: a NaN in a block would have reached that row (R34).
-    fn publish(&mut self, index: u32) {
+    /// Publishes what completed steps left to be published.
+    pub(super) fn publish_due(&mut self) {
+        let mut due = std::mem::take(&mut self.unpublished);
+        for key in due.drain(..) {
+            if self.seqs.get(key.index).is_some_and(|seq| seq.id == key.id) {
+                self.publish(key.index);
+            }
+        }
+        self.unpublished = due;
+    }
+
+    /// Offers a sequence's full blocks to the prefix cache, as far as a row at or after them was
+    /// finite: a NaN in a block would have reached that row (R34).
+    pub(super) fn publish(&mut self, index: u32) {
         let block_size = self.limits.block_size_tokens;
         let seq = &mut self.seqs[index];
         if seq.phase == Phase::Waiting || seq.phase == Phase::Unborn {
@@ -166,12 +185,12 @@ impl Scheduler {
         let prompt = &self.requests[seq.request].prompt;
         let mut tokens = [TokenId(0); 256];
         let tokens = &mut tokens[..block_size as usize];
-        while (seq.published + 1) * block_size <= seq.computed {
+        while (seq.published + 1) * block_size <= seq.finite {
             let start = seq.published * block_size;
             for (offset, token) in tokens.iter_mut().enumerate() {
                 *token = token_at(prompt, seq, start + offset as u32);
             }
-            let block = seq.blocks[seq.published as usize];
+            let block = seq.blocks.as_slice()[seq.published as usize];
             seq.published_end = self.pool.publish(seq.published_end, tokens, block);
             seq.published += 1;
         }

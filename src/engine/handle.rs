@@ -199,7 +199,7 @@ fn run(
             break Ok(());
         }
         // What a panic leaves half done is rebuilt by `recover`, from tokens alone.
-        let turned = catch_unwind(AssertUnwindSafe(|| observer(&engine.turn(clock.now()))));
+        let turned = catch_unwind(AssertUnwindSafe(|| observer(&engine.turn(clock))));
         if let Err(payload) = turned {
             let reason = message_of(payload.as_ref());
             let now = clock.now();

@@ -19,8 +19,8 @@ pub struct Load {
     pub blocks_total: u32,
     /// Steps completed since start.
     pub steps: u64,
-    /// When the last step was completed.
-    pub last_step: Time,
+    /// When the device began the step that it computes; `None` while it has none.
+    pub step_began: Option<Time>,
     /// Moving average of a step's duration, in seconds.
     pub step_s: f64,
     /// Moving average of generated tokens a second while busy.

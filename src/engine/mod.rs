@@ -6,11 +6,13 @@
 //! [`Engine::turn`] is the whole loop body; a thread, a simulation or a test calls it.
 
 mod admission;
+mod block_list;
 mod blocks;
 mod check;
 mod complete;
 mod handle;
 mod load;
+mod outbox;
 mod plan;
 mod policy;
 mod prefix;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::policy::{self, Candidate};
 use super::scheduler::Scheduler;
 use super::sequence::{Phase, SeqKey, Sequence};
-use super::step::{Part, Step};
+use super::step::{Next, Part, Step};
 use crate::clock::Time;
 use crate::device::{BlockCopy, Input, SampleKind, SampleRow, SlotInit, Span, StepPlan};
 use crate::ids::{BlockId, TokenId};
@@ -62,8 +62,8 @@ impl Scheduler {
         }
         debug_assert!(seq.scheduled < seq.known || seq.sampling > 0, "a token to go on from");
         let block_size = self.limits.block_size_tokens;
-        let forks = seq.fork_source.is_some() && self.fork_is_due(seq);
-        let room = seq.blocks.len() as u32 * block_size;
+        let forks = seq.forks && self.fork_is_due(seq);
+        let room = seq.blocks.len() * block_size;
         if seq.scheduled >= room && !self.grow(index, 1) {
             return;
         }
@@ -78,15 +78,18 @@ impl Scheduler {
         let known = seq.scheduled < seq.known;
         plan.inputs.push(if known { Input::Token(seq.last_token) } else { Input::LastSampled });
         plan.positions.push(seq.scheduled);
-        plan.kv_slots.push(kv_slot(&seq.blocks, seq.scheduled, block_size));
+        plan.kv_slots.push(seq.blocks.kv_slot(seq.scheduled, block_size));
         push_span(plan, &mut self.tables, self.table_stride, seq, row, 1);
         let kind = SampleKind::Next { output_index: seq.generated_soon() };
         plan.samples.push(SampleRow { row, slot: seq.slot, kind });
         seq.scheduled += 1;
         seq.sampling += 1;
         let (epoch, end) = (seq.epoch, seq.scheduled);
-        step.nexts.push(key);
-        step.parts.push(Part { seq: key, epoch, end, scores: 0, scores_start: 0, forks });
+        let decoded_to = if forks { 0 } else { end };
+        step.nexts.push(Next { seq: key, epoch, decoded_to });
+        if forks {
+            step.parts.push(Part { seq: key, epoch, end, scores: 0, scores_start: 0, forks });
+        }
         step.decode_rows += 1;
     }
 
@@ -109,12 +112,12 @@ impl Scheduler {
         if wanted == 0 {
             return;
         }
-        let forks = seq.fork_source.is_some() && self.fork_is_due(seq);
-        let lacking = self.pool.blocks_for(seq.scheduled + wanted) as usize;
-        let lacking = lacking.saturating_sub(seq.blocks.len()) as u32;
+        let forks = seq.forks && self.fork_is_due(seq);
+        let lacking = self.pool.blocks_for(seq.scheduled + wanted);
+        let lacking = lacking.saturating_sub(seq.blocks.len());
         self.grow(index, lacking);
         let seq = &self.seqs[index];
-        let covered = seq.blocks.len() as u32 * block_size;
+        let covered = seq.blocks.len() * block_size;
         let rows = wanted.min(covered.saturating_sub(seq.scheduled));
         if rows == 0 {
             return;
@@ -154,7 +157,7 @@ impl Scheduler {
         for position in seq.scheduled..seq.scheduled + rows {
             plan.inputs.push(Input::Token(token_at(prompt, seq, position)));
             plan.positions.push(position);
-            plan.kv_slots.push(kv_slot(&seq.blocks, position, block_size));
+            plan.kv_slots.push(seq.blocks.kv_slot(position, block_size));
         }
         push_span(plan, &mut self.tables, self.table_stride, seq, row, rows);
     }
@@ -212,7 +215,8 @@ impl Scheduler {
         let seq = &mut self.seqs[index];
         let kind = SampleKind::Next { output_index: seq.generated_soon() };
         step.plan.samples.push(SampleRow { row, slot: seq.slot, kind });
-        step.nexts.push(SeqKey { index, id: seq.id });
+        let key = SeqKey { index, id: seq.id };
+        step.nexts.push(Next { seq: key, epoch: seq.epoch, decoded_to: 0 });
         seq.sampling += 1;
     }
 
@@ -234,7 +238,7 @@ impl Scheduler {
     fn plan_fork(&mut self, step: &mut Step, index: u32) {
         let seq = &self.seqs[index];
         let from = seq.fork_source.expect("the caller has looked");
-        let to = seq.blocks[(seq.scheduled / self.limits.block_size_tokens) as usize];
+        let to = seq.blocks.as_slice()[(seq.scheduled / self.limits.block_size_tokens) as usize];
         step.plan.copies.push(BlockCopy { from, to });
     }
 
@@ -253,7 +257,7 @@ impl Scheduler {
                 None
             };
             match block {
-                Some(block) => seq.blocks.push(block),
+                Some(block) => seq.blocks.extend(&[block]),
                 None => return false,
             }
         }
@@ -292,7 +296,7 @@ impl Scheduler {
             if goes_on && self.requests[seq.request].blocks_reserved == 0 {
                 let rows = seq.unscheduled().clamp(1, self.rows_max);
                 let blocks = self.pool.blocks_for(seq.scheduled + rows);
-                needed += blocks.saturating_sub(seq.blocks.len() as u32);
+                needed += blocks.saturating_sub(seq.blocks.len());
             }
         }
         needed
@@ -321,16 +325,6 @@ pub(super) fn token_at(prompt: &[TokenId], seq: &Sequence, position: u32) -> Tok
     }
 }
 
-/// Where a position's K and V are written.
-fn kv_slot(blocks: &[BlockId], position: u32, block_size: u32) -> u32 {
-    // Mostly it is in the last block, and a multiplication is cheaper than a division.
-    let last_start = (blocks.len() as u32 - 1) * block_size;
-    match position.checked_sub(last_start) {
-        Some(offset) => blocks[blocks.len() - 1].0 * block_size + offset,
-        None => blocks[(position / block_size) as usize].0 * block_size + position % block_size,
-    }
-}
-
 /// Adds a sequence's rows to the plan, and its new blocks to its row of the block tables.
 fn push_span(
     plan: &mut StepPlan,
@@ -341,11 +335,12 @@ fn push_span(
     rows: u32,
 ) {
     let table_start = seq.slot.0 * table_stride;
-    let (tabled, blocks) = (seq.tabled as usize, seq.blocks.len());
-    if tabled < blocks {
+    let blocks = seq.blocks.len();
+    if seq.tabled < blocks {
         let own = &mut tables[table_start as usize..][..table_stride as usize];
-        own[tabled..blocks].copy_from_slice(&seq.blocks[tabled..]);
-        seq.tabled = blocks as u32;
+        let new = seq.tabled as usize..blocks as usize;
+        own[new.clone()].copy_from_slice(&seq.blocks.as_slice()[new]);
+        seq.tabled = blocks;
     }
     plan.spans.push(Span {
         seq: seq.id,
@@ -354,7 +349,7 @@ fn push_span(
         row_count: rows,
         context_tokens: seq.scheduled + rows,
         table_start,
-        table_len: seq.blocks.len() as u32,
+        table_len: blocks,
     });
 }
 

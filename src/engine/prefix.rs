@@ -1,6 +1,6 @@
 //! Which full KV block holds which tokens after which prefix. Knows nothing of who owns a block.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::ids::{BlockId, TenantId, TokenId};
@@ -74,24 +74,43 @@ impl PrefixIndex {
         same.then_some((block, entry.own))
     }
 
-    /// Records that `block` holds `tokens` after `parent`; the place after it. When another block
-    /// holds the same already, that one stays and `block` remains unpublished.
-    pub fn publish(&mut self, parent: ChainId, tokens: &[TokenId], block: BlockId) -> ChainId {
+    /// Records that `block` holds `tokens` after `parent`; the place after it, and whether `block`
+    /// is found there now. When another block holds the same already, that one stays and `block`
+    /// remains unpublished.
+    pub fn publish(
+        &mut self,
+        parent: ChainId,
+        tokens: &[TokenId],
+        block: BlockId,
+    ) -> (ChainId, bool) {
         assert_eq!(tokens.len(), self.block_size, "only full blocks are published");
-        if let Some((_, own)) = self.find(parent, tokens) {
-            return own;
-        }
         let key = self.key(parent, tokens);
-        let own = ChainId(self.chains);
-        self.chains += 1;
-        // A block that was published elsewhere or a key that collides keeps its first meaning.
-        if self.entries[block.index()].is_none() && !self.by_content.contains_key(&key) {
-            let start = block.index() * self.block_size;
-            self.tokens[start..start + self.block_size].copy_from_slice(tokens);
-            self.entries[block.index()] = Some(Entry { parent, own, key });
-            self.by_content.insert(key, block);
+        let next = ChainId(self.chains);
+        match self.by_content.entry(key) {
+            hash_map::Entry::Occupied(other) => {
+                let other = *other.get();
+                let entry = self.entries[other.index()].expect("the map names published blocks");
+                if entry.parent == parent && self.tokens_of(other) == tokens {
+                    return (entry.own, other == block);
+                }
+                // A key that collides keeps its first meaning.
+                self.chains += 1;
+                (next, false)
+            }
+            // A block that was published elsewhere keeps its first meaning.
+            hash_map::Entry::Vacant(_) if self.entries[block.index()].is_some() => {
+                self.chains += 1;
+                (next, false)
+            }
+            hash_map::Entry::Vacant(vacant) => {
+                self.chains += 1;
+                vacant.insert(block);
+                let start = block.index() * self.block_size;
+                self.tokens[start..start + self.block_size].copy_from_slice(tokens);
+                self.entries[block.index()] = Some(Entry { parent, own: next, key });
+                (next, true)
+            }
         }
-        own
     }
 
     /// Forgets what `block` holds.

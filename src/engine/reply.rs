@@ -114,17 +114,22 @@ impl CancelList {
     }
 }
 
+impl Event {
+    /// Whether nothing comes after it.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Failed { .. })
+    }
+}
+
 impl Reply {
     /// Sends an event. The channel holds every event a request can have, so that a slow reader
-    /// never stalls the batch and this fails only when the caller has left.
-    ///
-    /// Returns false when the caller has left.
-    pub fn send(&self, event: Event) -> bool {
-        if self.ended.get() {
-            return false;
+    /// never stalls the batch and this fails only when the caller has left, which
+    /// [`ReplyStream`]'s end has told the engine by then.
+    pub fn send(&self, event: Event) {
+        if !self.ended.get() {
+            self.ended.set(event.is_terminal());
+            let _ = self.sender.try_send(event);
         }
-        self.ended.set(matches!(event, Event::Done(_) | Event::Failed { .. }));
-        self.sender.try_send(event).is_ok()
     }
 
     /// Whether the caller has left.
@@ -169,7 +174,7 @@ impl ReplyStream {
     }
 
     fn note(&mut self, event: Option<Event>) -> Option<Event> {
-        self.ended |= matches!(event, None | Some(Event::Done(_) | Event::Failed { .. }));
+        self.ended |= event.as_ref().is_none_or(Event::is_terminal);
         event
     }
 }

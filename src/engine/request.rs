@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::outbox::ReplyKey;
 use super::prefix::ChainId;
-use super::reply::{Reply, Usage};
+use super::reply::Usage;
 use super::submission::Stops;
 use crate::clock::Time;
 use crate::device::SamplingParams;
@@ -33,7 +34,7 @@ pub(super) struct Request {
     /// Order of arrival among all requests.
     pub arrival: u64,
     pub deadline: Option<Time>,
-    pub reply: Reply,
+    pub reply: ReplyKey,
     /// The sequence of each choice; `None` once the choice has ended.
     pub choices: Vec<Option<u32>>,
     /// Choices that have not ended.

@@ -12,6 +12,8 @@ impl Scheduler {
     pub fn resume_from(&mut self, broken: Scheduler, reason: &str) {
         self.step = broken.step;
         self.report = broken.report;
+        // What was sent before the panic is on its way.
+        self.outbox = broken.outbox;
         let mut seqs = broken.seqs;
         let mut requests: Vec<_> = into_values(broken.requests).collect();
         requests.sort_by_key(|request| request.arrival);
@@ -19,7 +21,7 @@ impl Scheduler {
             if !request.waiting && std::mem::replace(&mut request.resubmitted, true) {
                 self.report.failed += 1;
                 let message = format!("the engine failed twice while this request ran: {reason}");
-                request.reply.send(Event::Failed { message });
+                self.outbox.send(request.reply, Event::Failed { message });
                 continue;
             }
             let choices = std::mem::take(&mut request.choices);
@@ -27,16 +29,17 @@ impl Scheduler {
                 .iter()
                 .map(|choice| choice.and_then(|seq| seqs.remove(seq)).map(|seq| seq.generated))
                 .collect();
-            let sent: u64 = generated.iter().flatten().map(|tokens| tokens.len() as u64).sum();
             // A choice that the panic interrupted between its last token and its end.
             let over = generated.iter().flatten().any(|tokens| {
-                request.max_tokens > 0 && tokens.len() >= request.max_tokens as usize
+                let count = tokens.len() as u32;
+                let stopped = tokens.last().is_some_and(|last| request.stops.ends(*last, count));
+                stopped || (request.max_tokens > 0 && count >= request.max_tokens)
             });
             let lost = generated.iter().all(Option::is_none);
-            if over || lost || sent > u64::from(request.usage.generated_tokens) {
+            if over || lost {
                 self.report.failed += 1;
                 let message = format!("the engine failed while this request ended: {reason}");
-                request.reply.send(Event::Failed { message });
+                self.outbox.send(request.reply, Event::Failed { message });
                 continue;
             }
             request.tenant = self.queue.tenant_like(&broken.queue, request.tenant);

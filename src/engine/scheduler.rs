@@ -4,12 +4,14 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use super::block_list::BlockList;
 use super::blocks::BlockPool;
+use super::outbox::Outbox;
 use super::queue::FairQueue;
 use super::reply::{Event, FinishReason, Usage};
 use super::report::TurnReport;
-use super::request::{Request, RequestKey, blocks_max};
-use super::sequence::{Phase, Sequence};
+use super::request::{Request, RequestKey};
+use super::sequence::{Phase, SeqKey, Sequence, StopFilter};
 use super::settings::EngineConfig;
 use super::slab::Slab;
 use super::submission::Submission;
@@ -55,6 +57,9 @@ pub(super) struct Scheduler {
     pub(super) step: u64,
     /// Scratch of the prefix look-up.
     pub(super) found: Vec<BlockId>,
+    /// Sequences with full blocks that the prefix cache was not offered yet.
+    pub(super) unpublished: Vec<SeqKey>,
+    pub(super) outbox: Outbox,
     next_seq: u64,
     next_arrival: u64,
     pub(super) report: TurnReport,
@@ -103,6 +108,8 @@ impl Scheduler {
             table_stride,
             step: 0,
             found: Vec::new(),
+            unpublished: Vec::new(),
+            outbox: Outbox::new(),
             next_seq: 0,
             next_arrival: 0,
             report: TurnReport::default(),
@@ -118,8 +125,9 @@ impl Scheduler {
             self.report.cancelled += 1;
             return;
         }
-        if let Some(message) = self.refusal(&submission) {
-            submission.reply.send(Event::Failed { message });
+        if let Some(message) = submission.refusal(&self.limits, self.config.running_max) {
+            let reply = self.outbox.open(submission.reply);
+            self.outbox.send(reply, Event::Failed { message });
             self.report.failed += 1;
             return;
         }
@@ -140,7 +148,7 @@ impl Scheduler {
             priority: submission.priority,
             arrival: self.next_arrival,
             deadline: submission.deadline,
-            reply: submission.reply,
+            reply: self.outbox.open(submission.reply),
             choices: vec![None; choices],
             unfinished: choices as u32,
             lead: None,
@@ -163,7 +171,8 @@ impl Scheduler {
         let prompt_tokens = request.prompt_tokens();
         let last_prompt = request.prompt[request.prompt.len() - 1];
         let (id, root, tokens_max) = (request.id, request.root, request.max_tokens);
-        let deadline = request.deadline;
+        let (deadline, tenant, reply) = (request.deadline, request.tenant, request.reply);
+        let stop_filter = StopFilter::new(&request.stops);
         request.choices.fill(None);
         request.unfinished = 0;
         self.next_arrival = self.next_arrival.max(request.arrival);
@@ -175,6 +184,10 @@ impl Scheduler {
                 id: SeqId(self.next_seq),
                 request: index,
                 choice: choice as u32,
+                tenant,
+                reply,
+                stop_filter,
+                bears: false,
                 phase: Phase::Waiting,
                 place: 0,
                 slot: SlotId(0),
@@ -183,13 +196,15 @@ impl Scheduler {
                 known: prompt_tokens + generated.len() as u32,
                 scheduled: 0,
                 computed: 0,
+                finite: 0,
                 sampling: 0,
                 last_token: generated.last().copied().unwrap_or(last_prompt),
                 tokens_max,
                 epoch: 0,
                 generated,
-                blocks: Vec::new(),
+                blocks: BlockList::default(),
                 tabled: 0,
+                forks: false,
                 fork_source: None,
                 published: 0,
                 published_end: root,
@@ -272,8 +287,10 @@ impl Scheduler {
     pub fn end_choice(&mut self, seq_index: u32, reason: FinishReason) {
         let seq = &self.seqs[seq_index];
         let (request_index, choice) = (seq.request, seq.choice);
+        let generated = seq.generated.len() as u32;
         let request = &mut self.requests[request_index];
-        request.reply.send(Event::Finished { choice, reason });
+        request.usage.generated_tokens += generated;
+        self.outbox.send(request.reply, Event::Finished { choice, reason });
         request.choices[choice as usize] = None;
         request.unfinished -= 1;
         let is_lead = request.lead == Some(seq_index);
@@ -314,9 +331,17 @@ impl Scheduler {
             let requests = &self.requests;
             self.queue.forget(request.tenant, |key| waits(requests, key));
         }
-        if let Some(event) = event {
-            request.reply.send(event);
+        match event {
+            Some(event) => self.outbox.send(request.reply, event),
+            None => self.outbox.close(request.reply),
         }
+    }
+
+    /// What can be done while the device computes: nothing of it decides the next step.
+    pub fn tidy_up(&mut self) {
+        self.publish_due();
+        self.pool.refill_free();
+        self.outbox.deliver();
     }
 
     /// Takes a running request's blocks and slots and lets it wait; its tokens stay.
@@ -337,6 +362,7 @@ impl Scheduler {
             seq.epoch += 1;
             seq.scheduled = 0;
             seq.computed = 0;
+            seq.finite = 0;
             seq.published = 0;
             seq.published_end = root;
         }
@@ -389,36 +415,6 @@ impl Scheduler {
         self.config.running_max.min(self.limits.slots_total) - self.slots_free.len() as u32
     }
 
-    fn refusal(&self, submission: &Submission) -> Option<String> {
-        let prompt = submission.prompt.len() as u64;
-        let choices = submission.params.len() as u64;
-        let tokens = prompt + u64::from(submission.max_tokens);
-        let limits = &self.limits;
-        if prompt == 0 || choices == 0 {
-            return Some("a request needs a prompt token and a choice".to_owned());
-        }
-        if submission.max_tokens == 0 && submission.score_prompt.is_none() {
-            return Some("a request without output and scores asks for nothing".to_owned());
-        }
-        if tokens > u64::from(limits.context_tokens_max) {
-            let max = limits.context_tokens_max;
-            return Some(format!("{tokens} tokens of prompt and output; the context holds {max}"));
-        }
-        let slots = u64::from(self.config.running_max.min(limits.slots_total));
-        if choices > slots {
-            return Some(format!("{choices} choices; at most {slots} sequences run at once"));
-        }
-        let size = limits.block_size_tokens;
-        let blocks = blocks_max(prompt as u32, submission.max_tokens, choices as u32, size);
-        if blocks > u64::from(limits.blocks_total) {
-            let total = limits.blocks_total;
-            return Some(format!("the request may need {blocks} KV blocks; there are {total}"));
-        }
-        let vocab = limits.vocab_size;
-        let foreign = submission.prompt.iter().find(|token| token.0 >= vocab)?;
-        Some(format!("token {foreign} in the prompt; the vocabulary has {vocab}"))
-    }
-
     fn wait_in_queue(&mut self, index: u32) {
         let seqs = &self.seqs;
         let request = &mut self.requests[index];
@@ -456,15 +452,17 @@ impl Scheduler {
         if self.seqs[index].phase == Phase::Waiting {
             return;
         }
+        self.publish(index);
         self.set_phase(index, Phase::Waiting);
         let seq = &mut self.seqs[index];
         self.slots_free.push(seq.slot);
         seq.slot_ready = false;
         seq.tabled = 0;
         // The end of a chain is evicted before its beginning.
-        for block in seq.blocks.drain(..).rev() {
+        for block in seq.blocks.take_from(0) {
             self.pool.release(block, self.step);
         }
+        seq.forks = false;
         if let Some(block) = seq.fork_source.take() {
             self.pool.release(block, self.step);
         }

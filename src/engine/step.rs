@@ -7,13 +7,25 @@ use crate::device::StepPlan;
 #[derive(Debug, Default)]
 pub(super) struct Step {
     pub plan: StepPlan,
+    /// All of it but the decodes of [`Step::nexts`].
     pub parts: Vec<Part>,
-    /// The sequence of each `SampleKind::Next`, in the plan's order.
-    pub nexts: Vec<SeqKey>,
+    /// One for each `SampleKind::Next`, in the plan's order.
+    pub nexts: Vec<Next>,
     pub prefill_rows: u32,
     pub decode_rows: u32,
     /// Whether it runs the suspects of a failed step alone.
     pub trial: bool,
+}
+
+/// A token that the step samples.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// Whose.
+    pub seq: SeqKey,
+    /// See [`Part::epoch`].
+    pub epoch: u32,
+    /// [`Part::end`] when the row is a decode, which has no entry among the parts; 0 otherwise.
+    pub decoded_to: u32,
 }
 
 /// One sequence's part of a step.
@@ -40,6 +52,20 @@ impl Step {
         self.prefill_rows = 0;
         self.decode_rows = 0;
         self.trial = false;
+    }
+
+    /// The parts of all its sequences, decodes too.
+    pub fn all_parts(&self) -> impl Iterator<Item = Part> {
+        let decodes = self.nexts.iter().filter(|next| next.decoded_to > 0);
+        let decodes = decodes.map(|next| Part {
+            seq: next.seq,
+            epoch: next.epoch,
+            end: next.decoded_to,
+            scores: 0,
+            scores_start: 0,
+            forks: false,
+        });
+        self.parts.iter().copied().chain(decodes)
     }
 
     /// Rows in the plan.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::reply::Reply;
+use super::request::blocks_max;
 use crate::clock::Time;
-use crate::device::SamplingParams;
+use crate::device::{DeviceLimits, SamplingParams};
 use crate::ids::{RequestId, TenantId, TokenId};
 
 /// One request. Made by the `http` room after the gate admitted it.
@@ -49,6 +50,39 @@ pub struct Stops {
     /// No stop is obeyed before this many tokens are generated (and none is sampled, see
     /// [`SamplingParams::banned`]).
     pub min_tokens: u32,
+}
+
+impl Submission {
+    /// Why it can never run on a device of these limits, with at most `running_max` sequences at
+    /// once; `None` when it can.
+    pub(super) fn refusal(&self, limits: &DeviceLimits, running_max: u32) -> Option<String> {
+        let prompt = self.prompt.len() as u64;
+        let choices = self.params.len() as u64;
+        let tokens = prompt + u64::from(self.max_tokens);
+        if prompt == 0 || choices == 0 {
+            return Some("a request needs a prompt token and a choice".to_owned());
+        }
+        if self.max_tokens == 0 && self.score_prompt.is_none() {
+            return Some("a request without output and scores asks for nothing".to_owned());
+        }
+        if tokens > u64::from(limits.context_tokens_max) {
+            let max = limits.context_tokens_max;
+            return Some(format!("{tokens} tokens of prompt and output; the context holds {max}"));
+        }
+        let slots = u64::from(running_max.min(limits.slots_total));
+        if choices > slots {
+            return Some(format!("{choices} choices; at most {slots} sequences run at once"));
+        }
+        let size = limits.block_size_tokens;
+        let blocks = blocks_max(prompt as u32, self.max_tokens, choices as u32, size);
+        if blocks > u64::from(limits.blocks_total) {
+            let total = limits.blocks_total;
+            return Some(format!("the request may need {blocks} KV blocks; there are {total}"));
+        }
+        let vocab = limits.vocab_size;
+        let foreign = self.prompt.iter().find(|token| token.0 >= vocab)?;
+        Some(format!("token {foreign} in the prompt; the vocabulary has {vocab}"))
+    }
 }
 
 impl Stops {

@@ -21,12 +21,12 @@ impl Scheduler {
     /// its sequences are where they were before it.
     pub fn roll_back(&mut self, step: &Step) {
         self.pool.completed(step.plan.step);
-        for part in &step.parts {
-            if self.part_is_current(part) {
-                self.roll_back_part(part);
+        for part in step.all_parts() {
+            if self.part_is_current(&part) {
+                self.roll_back_part(&part);
             }
         }
-        for key in &step.nexts {
+        for key in step.nexts.iter().map(|next| next.seq) {
             if let Some(seq) = self.seqs.get_mut(key.index)
                 && seq.id == key.id
             {
@@ -112,9 +112,9 @@ impl Scheduler {
         if part.forks {
             // The copy may not have happened, so that it has to be made again.
             let prompt_tokens = self.requests[seq.request].prompt_tokens();
-            let shared = (prompt_tokens / self.limits.block_size_tokens) as usize;
-            seq.tabled = seq.tabled.min(shared as u32);
-            for block in seq.blocks.drain(shared..) {
+            let shared = prompt_tokens / self.limits.block_size_tokens;
+            seq.tabled = seq.tabled.min(shared);
+            for block in seq.blocks.take_from(shared) {
                 self.pool.release(block, self.step);
             }
         }
@@ -135,7 +135,7 @@ impl Scheduler {
 
     fn requests_of(&self, step: &Step) -> Vec<RequestKey> {
         let mut requests: Vec<RequestKey> = Vec::new();
-        for part in &step.parts {
+        for part in step.all_parts() {
             let Some(seq) = self.seqs.get(part.seq.index) else { continue };
             let index = seq.request;
             let known = requests.iter().any(|key| key.index == index);

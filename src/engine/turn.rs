@@ -8,11 +8,12 @@ use crossbeam_channel::{Receiver, RecvError};
 
 use super::handle::{EngineHandle, Mail, Shared, mailbox};
 use super::load::Load;
+use super::reply::Event;
 use super::report::{StepFacts, TurnReport};
 use super::scheduler::Scheduler;
 use super::settings::EngineConfig;
 use super::step::Step;
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::device::{Device, DeviceError, StepOutput};
 use crate::ids::RequestId;
 
@@ -60,23 +61,33 @@ impl Engine {
         (engine, handle)
     }
 
-    /// One turn: takes cancellations and mail, expires deadlines, submits the next step if there
-    /// is one, and completes the oldest step when no further one may be submitted.
+    /// One turn: completes the oldest step when no further one may be submitted, takes
+    /// cancellations and mail, expires deadlines and submits the next step if there is one. What
+    /// can wait, events to callers above all, is done while the device computes that step.
     ///
     /// # Panics
     /// When an invariant is broken; [`Engine::recover`] makes the engine usable again.
-    pub fn turn(&mut self, now: Time) -> TurnReport {
+    pub fn turn(&mut self, clock: &dyn Clock) -> TurnReport {
         self.scheduler.report = TurnReport::default();
+        let in_flight_max = self.device.limits().steps_in_flight_max as usize;
+        let full = self.in_flight.len() >= in_flight_max;
+        if full {
+            self.complete_oldest(clock);
+        }
         self.take_cancels();
         self.take_mail();
+        let now = clock.now();
         self.scheduler.expire(now);
-        let step = self.advance(now);
+        let submitted = self.advance(clock, now);
+        if !submitted && !full && !self.in_flight.is_empty() {
+            self.complete_oldest(clock);
+        }
+        self.tidy_up();
         let every = self.config.check_every_steps;
+        let step = self.scheduler.report.step;
         if every > 0 && step.is_some_and(|step| step.step.is_multiple_of(every)) {
             self.scheduler.check();
         }
-        self.note_step(step, now);
-        self.publish_load();
         let report = &mut self.scheduler.report;
         report.load = self.load;
         *report
@@ -121,7 +132,7 @@ impl Engine {
     pub fn end(&mut self, message: &str) {
         self.load.alive = false;
         self.scheduler.fail_all(message);
-        self.publish_load();
+        self.tidy_up();
     }
 
     /// After a panic in [`Engine::turn`]: starts over with an empty KV cache. Requests go on from
@@ -141,7 +152,8 @@ impl Engine {
             self.lose(reason);
         }
         self.load.restarts += 1;
-        self.publish_load();
+        self.load.step_began = None;
+        self.tidy_up();
     }
 
     pub(super) fn ends(&self) -> (Arc<Shared>, Receiver<Mail>) {
@@ -175,34 +187,31 @@ impl Engine {
             None => self.scheduler.submit(submission),
             Some(reason) => {
                 let message = format!("the device is lost: {reason}");
-                submission.reply.send(super::Event::Failed { message });
+                submission.reply.send(Event::Failed { message });
             }
         }
     }
 
-    /// Submits a step if there is one, then waits if no other may follow. Returns the facts of
-    /// the step that completed.
-    fn advance(&mut self, now: Time) -> Option<StepFacts> {
+    /// Submits the next step if there is one and it may be; whether it did.
+    fn advance(&mut self, clock: &dyn Clock, now: Time) -> bool {
         if self.lost.is_some() {
-            return None;
+            return false;
         }
         // A search for a culprit looks at one step at a time.
         let may_plan = self.scheduler.trial.is_none() || self.in_flight.is_empty();
-        let submitted = may_plan && self.submit_next(now);
-        let full = self.in_flight.len() >= self.device.limits().steps_in_flight_max as usize;
-        if !self.in_flight.is_empty() && (full || !submitted) {
-            return self.complete_oldest();
-        }
-        let idle = submitted || self.lost.is_some() || self.scheduler.trial.is_some();
+        let submitted = may_plan && self.submit_next(clock, now);
+        let goes_on = submitted || !self.in_flight.is_empty() || self.lost.is_some();
+        let scheduler = &self.scheduler;
+        let searches = scheduler.trial.is_some() || scheduler.report.step_faults > 0;
         assert!(
-            idle || self.scheduler.is_empty() || self.scheduler.report.step_faults > 0,
+            goes_on || searches || scheduler.is_empty(),
             "nothing could be planned: {}",
-            self.scheduler.summary()
+            scheduler.summary()
         );
-        None
+        submitted
     }
 
-    fn submit_next(&mut self, now: Time) -> bool {
+    fn submit_next(&mut self, clock: &dyn Clock, now: Time) -> bool {
         let mut step = self.spare.pop().unwrap_or_default();
         self.scheduler.plan(&mut step, now);
         if step.plan.is_empty() {
@@ -210,6 +219,12 @@ impl Engine {
             return false;
         }
         self.scheduler.step = step.plan.step;
+        if self.in_flight.is_empty() {
+            self.load.step_began = Some(now);
+        }
+        if self.device.limits().computes_in_submit {
+            self.tidy_up();
+        }
         // The device reads the tables during this call alone.
         std::mem::swap(&mut step.plan.block_tables, &mut self.scheduler.tables);
         let submitted = self.device.submit(&step.plan);
@@ -226,7 +241,7 @@ impl Engine {
             Err(DeviceError::Step { reason, .. }) => {
                 // The steps before it are well and come first.
                 while !self.in_flight.is_empty() && self.lost.is_none() {
-                    self.complete_oldest();
+                    self.complete_oldest(clock);
                 }
                 self.step_failed(step, &reason);
                 false
@@ -234,9 +249,12 @@ impl Engine {
         }
     }
 
-    fn complete_oldest(&mut self) -> Option<StepFacts> {
-        let step = self.in_flight.pop_front()?;
-        match self.wait_for(step.plan.step) {
+    fn complete_oldest(&mut self, clock: &dyn Clock) {
+        let Some(step) = self.in_flight.pop_front() else { return };
+        let result = self.wait_for(step.plan.step);
+        let now = clock.now();
+        self.load.step_began = (!self.in_flight.is_empty()).then_some(now);
+        match result {
             Ok(()) => {
                 self.scheduler.complete(&step, &mut self.output);
                 if step.trial {
@@ -247,33 +265,39 @@ impl Engine {
                     rows: step.rows(),
                     prefill_rows: step.prefill_rows,
                     decode_rows: step.decode_rows,
-                    sequences: step.parts.len() as u32,
+                    sequences: step.plan.spans.len() as u32,
                     elapsed: self.output.elapsed,
                 };
                 self.spare.push(step);
-                Some(facts)
+                self.note_step(facts);
             }
-            Err(DeviceError::Lost { reason }) => {
+            Err(DeviceError::Lost { reason }) => self.lose(reason),
+            Err(DeviceError::Step { reason, .. }) => self.oldest_failed(step, &reason),
+        }
+    }
+
+    /// Takes a step back, and those that were submitted after it: they went on from results that
+    /// do not exist.
+    fn oldest_failed(&mut self, step: Step, reason: &str) {
+        let followers: Vec<Step> = self.in_flight.drain(..).collect();
+        self.load.step_began = None;
+        for follower in &followers {
+            if let Err(DeviceError::Lost { reason }) = self.wait_for(follower.plan.step) {
                 self.lose(reason);
-                None
-            }
-            Err(DeviceError::Step { reason, .. }) => {
-                // What was submitted after it went on from results that do not exist.
-                let followers: Vec<Step> = self.in_flight.drain(..).collect();
-                for follower in &followers {
-                    if let Err(DeviceError::Lost { reason }) = self.wait_for(follower.plan.step) {
-                        self.lose(reason);
-                        return None;
-                    }
-                }
-                self.step_failed(step, &reason);
-                for follower in followers {
-                    self.scheduler.roll_back(&follower);
-                    self.spare.push(follower);
-                }
-                None
+                return;
             }
         }
+        self.step_failed(step, reason);
+        for follower in followers {
+            self.scheduler.roll_back(&follower);
+            self.spare.push(follower);
+        }
+    }
+
+    /// What can be done beside a step.
+    fn tidy_up(&mut self) {
+        self.scheduler.tidy_up();
+        self.publish_load();
     }
 
     /// Waits for a step, past those that a panic left in flight.
@@ -301,20 +325,18 @@ impl Engine {
 
     fn lose(&mut self, reason: String) {
         self.in_flight.clear();
+        self.load.step_began = None;
         self.scheduler.trial = None;
         self.scheduler.fail_all(&format!("the device is lost: {reason}"));
         self.lost = Some(reason);
     }
 
-    fn note_step(&mut self, step: Option<StepFacts>, now: Time) {
-        let Some(facts) = step else { return };
+    fn note_step(&mut self, facts: StepFacts) {
         let report = &mut self.scheduler.report;
         report.step = Some(facts);
-        report.prompt_tokens = u64::from(facts.prefill_rows);
+        report.prompt_tokens += u64::from(facts.prefill_rows);
         let load = &mut self.load;
         load.steps += 1;
-        // `now` was read before the step ran.
-        load.last_step = now.plus(facts.elapsed);
         let seconds = facts.elapsed.max(Duration::from_nanos(1)).as_secs_f64();
         average(&mut load.step_s, seconds);
         average(&mut load.tokens_per_s, report.generated_tokens as f64 / seconds);

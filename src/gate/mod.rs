@@ -153,9 +153,8 @@ impl Gate {
     }
 
     fn stalled(&self, load: &Load, now: Time) -> bool {
-        let pending = load.running > 0 || load.waiting > 0;
         let patience = self.limits.stall_after.max(Duration::from_secs_f64(20.0 * load.step_s));
-        pending && now.since(load.last_step) > patience
+        load.step_began.is_some_and(|began| now.since(began) > patience)
     }
 }
 
@@ -244,8 +243,10 @@ mod tests {
         assert!(matches!(dead, Refusal::NotReady { .. }));
         let minute = Time(60_000_000_000);
         gate.ready(&busy(), minute).expect("an idle engine completes no steps");
-        let pending = Load { running: 1, ..busy() };
-        assert!(gate.ready(&pending, minute).is_err(), "work is pending and nothing moves");
+        let pending = Load { step_began: Some(Time(0)), ..busy() };
+        assert!(gate.ready(&pending, minute).is_err(), "a step does not end");
+        let fresh = Load { step_began: Some(minute), ..busy() };
+        gate.ready(&fresh, minute).expect("the first step after an idle minute has just begun");
         // A device with slow steps is given twenty of them before it counts as stalled.
         let slow = Load { step_s: 4.0, ..pending };
         gate.ready(&slow, minute).expect("twenty steps of 4 s have not passed");

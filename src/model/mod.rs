@@ -129,6 +129,7 @@ pub fn open<B: Backend>(
         context_tokens_max: context_tokens,
         vocab_size: spec.vocab_size,
         steps_in_flight_max: 1,
+        computes_in_submit: true,
     };
     let info = info(checkpoint, &spec, &inventory, &limits, (kv_bytes, demand.dtype));
     let state = State { batch, sampler, kv };

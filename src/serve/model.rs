@@ -127,6 +127,7 @@ fn simulated(
         context_tokens_max: config.model.context_tokens_max.unwrap_or(SIM_CONTEXT_TOKENS),
         vocab_size,
         steps_in_flight_max: 1,
+        computes_in_submit: false,
     };
     let cost = SimCost {
         fixed: micros(sim.step_us),

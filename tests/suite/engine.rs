@@ -1,5 +1,6 @@
 //! The engine through submissions and events, on a simulated device and a clock moved by hand.
 
+mod beside;
 mod cancel;
 mod faults;
 mod property;

@@ -71,6 +71,7 @@ pub fn limits(blocks_total: u32, block_size_tokens: u32, steps_in_flight_max: u3
         context_tokens_max: 256,
         vocab_size: VOCAB,
         steps_in_flight_max,
+        computes_in_submit: steps_in_flight_max == 1,
     }
 }
 
@@ -177,7 +178,7 @@ impl World {
 
     /// One turn, after which each caller reads what came.
     pub fn turn(&mut self) -> TurnReport {
-        let report = self.engine.turn(self.clock.now());
+        let report = self.engine.turn(self.clock.as_ref());
         self.last = report;
         for caller in &mut self.callers {
             caller.read();

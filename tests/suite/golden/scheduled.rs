@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir::backend::DType;
 use weir::backend::cpu::{CpuBackend, CpuOptions};
@@ -28,6 +29,7 @@ struct Rig {
     requests: u64,
     preemptions: u32,
     turns: u64,
+    clock: Arc<ManualClock>,
 }
 
 /// A request's answer.
@@ -42,11 +44,11 @@ impl Rig {
         let cpu = CpuOptions { threads: NonZeroUsize::MIN, ..CpuOptions::default() };
         let backend = CpuBackend::new(&cpu).unwrap();
         let clock = Arc::new(ManualClock::default());
-        let runner = open(&checkpoint, options, backend, clock).unwrap().runner;
+        let runner = open(&checkpoint, options, backend, Arc::clone(&clock) as _).unwrap().runner;
         let mut config = EngineConfig { check_every_steps: 1, ..EngineConfig::new([7; 32]) };
         change(&mut config);
         let (engine, handle) = Engine::new(config, Box::new(runner));
-        Self { engine, handle, requests: 0, preemptions: 0, turns: 0 }
+        Self { engine, handle, requests: 0, preemptions: 0, turns: 0, clock }
     }
 
     fn exact(name: &str) -> Self {
@@ -84,7 +86,8 @@ impl Rig {
 
     fn turn(&mut self) -> TurnReport {
         self.turns += 1;
-        let report = self.engine.turn(Time(self.turns * 1_000_000));
+        self.clock.advance(Duration::from_millis(1));
+        let report = self.engine.turn(self.clock.as_ref());
         self.preemptions += report.preemptions;
         report
     }

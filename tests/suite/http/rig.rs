@@ -73,6 +73,7 @@ impl Default for Options {
             context_tokens_max: CONTEXT_TOKENS,
             vocab_size: VOCAB_SIZE,
             steps_in_flight_max: 1,
+            computes_in_submit: false,
         });
         // Small letters, so that answers can be read.
         sim.sampled = 97..123;
@@ -204,8 +205,7 @@ impl Stepped {
             if self.engine.is_idle() {
                 return;
             }
-            let now = self.clock.now();
-            self.engine.turn(now);
+            self.engine.turn(self.clock.as_ref());
         }
     }
 }

@@ -265,7 +265,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "NAME")]
     pub result_filename: Option<String>,
     /// Show nothing on stderr while running
-    #[arg(long, alias = "disable-tqdm")]
+    #[arg(long, aliases = ["disable-tqdm", "no-progress"])]
     pub quiet: bool,
 }
 

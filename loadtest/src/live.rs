@@ -83,11 +83,11 @@ struct Recent {
 }
 
 impl View {
-    /// The view that fits: `terminal` is whether stderr is one; `quiet` and `no_progress` are the
-    /// flags, `no_color` whether the variable of that name is set.
-    pub fn choose(terminal: bool, quiet: bool, no_progress: bool, no_color: bool) -> Self {
+    /// The view that fits: `terminal` is whether stderr is one, `quiet` the flag, `no_color`
+    /// whether the variable of that name is set.
+    pub fn choose(terminal: bool, quiet: bool, no_color: bool) -> Self {
         match terminal {
-            _ if quiet || no_progress => Self::None,
+            _ if quiet => Self::None,
             true => Self::Terminal { colours: !no_color },
             false => Self::Lines,
         }
@@ -288,11 +288,11 @@ mod tests {
 
     #[test]
     fn the_view_fits_where_it_is_shown() {
-        assert_eq!(View::choose(true, false, false, false), View::Terminal { colours: true });
-        assert_eq!(View::choose(true, false, false, true), View::Terminal { colours: false });
-        assert_eq!(View::choose(false, false, false, false), View::Lines);
-        assert_eq!(View::choose(true, true, false, false), View::None);
-        assert_eq!(View::choose(false, false, true, false), View::None);
+        assert_eq!(View::choose(true, false, false), View::Terminal { colours: true });
+        assert_eq!(View::choose(true, false, true), View::Terminal { colours: false });
+        assert_eq!(View::choose(false, false, false), View::Lines);
+        assert_eq!(View::choose(true, true, false), View::None);
+        assert_eq!(View::choose(false, true, false), View::None);
     }
 
     #[test]

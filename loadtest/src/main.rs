@@ -210,7 +210,7 @@ fn watch_signals() -> Result<watch::Receiver<u32>, Error> {
 #[allow(clippy::disallowed_methods)]
 fn view(args: &RunArgs) -> View {
     let no_color = std::env::var_os("NO_COLOR").is_some();
-    View::choose(std::io::stderr().is_terminal(), args.report.quiet, false, no_color)
+    View::choose(std::io::stderr().is_terminal(), args.report.quiet, no_color)
 }
 
 fn print_paths(written: Result<Vec<std::path::PathBuf>, report::ReportError>) -> Result<(), Error> {

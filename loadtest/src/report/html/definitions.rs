@@ -32,8 +32,8 @@ pub const DEFINITIONS: [Definition; 14] = [
     Definition {
         name: "TPOT",
         meaning: "Time per output token after the first: (last token - first token) / (n - 1), \
-                  n being the server's count of output tokens; completed requests with n >= 2 whose \
-                  answer came in more than one chunk, each once.",
+                  n being the server's count of output tokens; completed requests with n >= 2 \
+                  whose answer came in more than one chunk, each once.",
     },
     Definition {
         name: "ITL",

@@ -24,7 +24,7 @@ use crate::prompt::{TokenFit, probe_text, probe_words};
 use crate::record::{Outcome, RequestRecord};
 use crate::target::{Limits, Target, address, shape_of};
 
-/// Words of the short request before a run.
+/// Words of the request that tries a key.
 const SHORT_WORDS: usize = 8;
 /// Keys that are tried before a run.
 const KEYS_MAX: usize = 32;
@@ -93,9 +93,9 @@ pub async fn prepare(wishes: &Wishes, tenants: &[Tenant]) -> Result<Ready, Error
     let mut notes = Vec::new();
     if wishes.preflight {
         let scout = Scout::new(&target, tenants).await?;
-        let short = scout.try_keys(&mut notes).await?;
+        scout.try_keys(&mut notes).await?;
         if wishes.calibrate {
-            target.fit = scout.fit(short, &mut notes).await;
+            target.fit = scout.fit(&mut notes).await;
         }
     }
     Ok(Ready { target, notes })
@@ -142,10 +142,9 @@ impl Scout {
         self.client.run(&request, request.scheduled_ns, never_cut).await
     }
 
-    /// A request with each distinct key; the first one's record.
-    async fn try_keys(&self, notes: &mut Vec<String>) -> Result<RequestRecord, Error> {
+    /// A request with each distinct key.
+    async fn try_keys(&self, notes: &mut Vec<String>) -> Result<(), Error> {
         let tenants = &self.client.plan.tenants;
-        let mut first = None;
         let mut tried: Vec<Option<&str>> = Vec::new();
         for (index, tenant) in tenants.iter().enumerate() {
             let key = tenant.api_key.as_deref();
@@ -155,9 +154,8 @@ impl Scout {
             tried.push(key);
             let record = self.ask(index, SHORT_WORDS).await;
             self.judge(&record, tenant, notes)?;
-            first.get_or_insert(record);
         }
-        first.ok_or_else(|| Error::Usage("a run needs at least one tenant".to_owned()))
+        Ok(())
     }
 
     fn judge(
@@ -190,19 +188,30 @@ impl Scout {
         }
     }
 
-    async fn fit(&self, short: RequestRecord, notes: &mut Vec<String>) -> TokenFit {
-        let Some(short_tokens) = short.prompt_tokens else {
-            notes.push("the server answers without usage: a word is taken for a token".to_owned());
-            return TokenFit::ONE_TO_ONE;
-        };
-        let long = self.ask(0, probe_words()).await;
-        let fit = long.prompt_tokens.and_then(|long_tokens| {
-            TokenFit::through((SHORT_WORDS, short_tokens), (probe_words(), long_tokens))
-        });
-        fit.unwrap_or_else(|| {
-            let why = long.message.unwrap_or_else(|| "its counts make no sense".to_owned());
+    /// From all words once and all words twice, so that the slope is the mean of the words that
+    /// prompts are drawn from: words differ in their tokens.
+    async fn fit(&self, notes: &mut Vec<String>) -> TokenFit {
+        let mut points = [(probe_words(), 0), (2 * probe_words(), 0)];
+        for (words, tokens) in &mut points {
+            let record = self.ask(0, *words).await;
+            let Some(counted) = record.prompt_tokens else {
+                let why = match (record.outcome, record.message) {
+                    (Outcome::Completed, _) => "it sends no usage".to_owned(),
+                    (_, message) => message.unwrap_or_default(),
+                };
+                notes.push(format!(
+                    "how the server counts tokens is unknown ({why}): a word is taken for a token"
+                ));
+                return TokenFit::ONE_TO_ONE;
+            };
+            *tokens = counted;
+        }
+        let [once, twice] = points;
+        TokenFit::through(once, twice).unwrap_or_else(|| {
             notes.push(format!(
-                "how the server counts tokens is unknown ({why}): a word is taken for a token"
+                "how the server counts tokens is unknown ({} words are {} tokens, {} words {}): a \
+                 word is taken for a token",
+                once.0, once.1, twice.0, twice.1
             ));
             TokenFit::ONE_TO_ONE
         })

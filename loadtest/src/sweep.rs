@@ -108,6 +108,8 @@ pub async fn sweep(
         let mut own = settings.clone();
         own.profile.load.request_rate = Some(rate);
         let number = swept.sweep.points.len() + 1;
+        // Prompts that the server has seen would come from its cache.
+        own.seed = settings.seed.wrapping_add(number as u64);
         own.destination = settings.destination.as_ref().map(|destination| Destination {
             directory: destination.directory.clone(),
             name: format!("{}-{number:02}-{rate:.3}rps", destination.name),

@@ -1,8 +1,11 @@
 //! Whether a run measured the server and not the generator, and what to keep in mind.
 
+use std::collections::HashSet;
+
 use crate::distribution::Gathering;
 use crate::measure::{Measured, Window};
-use crate::plan::Pacing;
+use crate::plan::{Pacing, Plan, Prompt};
+use crate::randomness::mix;
 use crate::record::{Outcome, RequestRecord};
 use crate::summary::{Group, RunFacts, Validity};
 
@@ -10,6 +13,9 @@ use crate::summary::{Group, RunFacts, Validity};
 const SEND_DELAY_PART_OF_TTFT: f64 = 0.05;
 /// Prompts that are off by more than this part of what was wanted are told.
 const PROMPT_TOKENS_OFF: f64 = 0.05;
+/// A server whose cache knew so much more than the plan shares, in parts of all prompt tokens, saw
+/// the prompts before. Template and beginning of text are shared by all prompts.
+const CACHED_MORE_THAN_SHARED: f64 = 0.2;
 /// A 99th percentile of fewer requests is no more than their maximum.
 const REQUESTS_FOR_P99: u64 = 100;
 
@@ -92,6 +98,7 @@ fn notes(measured: &Measured<'_>, total: &Group, run: &RunFacts) -> Vec<String> 
         ));
     }
     notes.extend(prompt_note(measured.records));
+    notes.extend(cache_note(measured, total));
     let planned = measured.plan.requests.len();
     let closed_by_time =
         measured.plan.duration_ns.is_some() && measured.plan.pacing != Pacing::Open;
@@ -119,6 +126,38 @@ fn prompt_note(records: &[RequestRecord]) -> Option<String> {
             if off > 0.0 { "longer" } else { "shorter" }
         )
     })
+}
+
+/// A server that remembers prompts of an earlier run with the same seed looks faster than it is.
+fn cache_note(measured: &Measured<'_>, total: &Group) -> Option<String> {
+    let shared = shared_part(measured.plan)?;
+    let cached = total.cached_tokens as f64 / total.prompt_tokens as f64;
+    (cached > shared + CACHED_MORE_THAN_SHARED).then(|| {
+        format!(
+            "{:.0} % of the prompt tokens came from the server's cache, though prompts share only \
+             {:.0} %: it has probably seen this seed before; give another --seed.",
+            cached * 100.0,
+            shared * 100.0
+        )
+    })
+}
+
+/// The part of all prompt tokens that an earlier prompt of the plan began with, too; `None` when
+/// there are texts, of which nothing is known.
+fn shared_part(plan: &Plan) -> Option<f64> {
+    let (mut shared, mut all) = (0u64, 0u64);
+    let mut seen = HashSet::new();
+    for request in &plan.requests {
+        let Prompt::Synthetic(pieces) = &request.prompt else { return None };
+        let mut chain = 0;
+        for piece in pieces {
+            // Which pieces came before belongs to what a cache knows a piece by.
+            chain = mix(&mut (chain ^ piece.seed)) ^ u64::from(piece.tokens);
+            all += u64::from(piece.tokens);
+            shared += if seen.insert(chain) { 0 } else { u64::from(piece.tokens) };
+        }
+    }
+    Some(shared as f64 / all.max(1) as f64)
 }
 
 fn count(records: &[RequestRecord], is: impl Fn(&RequestRecord) -> bool) -> usize {

@@ -231,3 +231,34 @@ fn what_was_never_sent_because_of_an_interrupt_is_not_the_servers_fault() {
     close(summary.total.goodput_fraction, 1.0);
     assert!(summary.validity.valid && summary.run.interrupted);
 }
+
+/// Two profiles ran one after the other with the same seed, and the second one's TTFT was that of
+/// the server's cache.
+#[test]
+fn a_cache_that_knows_more_than_the_plan_shares_is_told() {
+    let mut open = plan(Pacing::Open, 0, 0);
+    let piece = |seed, tokens| PromptPiece { seed, tokens };
+    open.requests = (0..4)
+        .map(|index| PlannedRequest {
+            index,
+            tenant: 0,
+            scheduled_ns: 0,
+            prompt: Prompt::Synthetic(vec![piece(1, 30), piece(100 + u64::from(index), 20)]),
+            output_tokens: 4,
+            behaviour: Behaviour::default(),
+        })
+        .collect();
+    let told = |cached_tokens: u32| {
+        let records = (0..4).map(|index| RequestRecord {
+            cached_tokens: Some(cached_tokens),
+            ..completed(index, 0, 50, 10, 4)
+        });
+        let records: Vec<RequestRecord> = records.collect();
+        let reasons = summary(&open, &records, Objectives::default()).validity.reasons;
+        reasons.into_iter().find(|reason| reason.contains("cache"))
+    };
+    // 90 of the 200 tokens of the plan are shared.
+    assert_eq!(told(30), None);
+    let note = told(40).unwrap();
+    assert!(note.contains("80 % of the prompt tokens") && note.contains("only 45 %"), "{note}");
+}

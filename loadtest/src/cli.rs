@@ -196,7 +196,7 @@ pub struct LoadArgs {
     /// Seconds that requests under way get after the last was sent
     #[arg(long, value_name = "S", default_value_t = 120.0)]
     pub drain: f64,
-    /// TOML file with [[tenants]]: name, share, key, class, abusive, rate_multiple
+    /// TOML file with `[[tenants]]`: name, share, key, class, abusive, rate_multiple
     #[arg(long, value_name = "FILE")]
     pub tenants: Option<PathBuf>,
     /// Source of all randomness: the same seed makes the same requests at the same times

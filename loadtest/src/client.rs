@@ -173,3 +173,6 @@ fn outcome_of(status: u16) -> Outcome {
         _ => Outcome::Broken,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,12 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
+    /// This clock, had it started so much earlier.
+    #[cfg(test)]
+    pub fn started_before(self, by: Duration) -> Self {
+        Self { start: self.start - by }
+    }
+
     /// Nanoseconds since the start.
     pub fn now_ns(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64

@@ -5,6 +5,17 @@
 //! and writes a [`record::RequestRecord`] for each request; [`summary::Summary`] is computed from
 //! the plan and the records alone, and every report from these.
 //!
+//! | Step | Modules |
+//! |---|---|
+//! | what is asked for | [`cli`], [`profile`], [`settings`] |
+//! | what will be sent | [`arrivals`], [`lengths`], [`traces`], [`schedule`], [`plan`] |
+//! | is the server there | [`setup`] |
+//! | when it is sent | [`driver`], [`progress`], [`live`] |
+//! | one request | [`client`], [`retry`], [`exchange`], [`target`], [`prompt`], [`connection`] |
+//! | its answer | [`sse`], [`answer`], [`record`], [`recorder`] |
+//! | the figures | [`measure`], [`distribution`], [`validity`], [`summary`], [`report`] |
+//! | several runs | [`run`], [`sweep`], [`compare`] |
+//!
 //! `loadtest/README.md` has the definitions of what is measured.
 
 pub mod answer;

@@ -181,7 +181,10 @@ fn counts(due: &[&RequestRecord], objectives: &Objectives) -> Group {
         let other = record.output_tokens.is_some_and(|got| got != record.output_tokens_wanted);
         group.output_mismatches += u64::from(other);
     }
-    group.goodput_fraction = if due.is_empty() { 0.0 } else { good as f64 / due.len() as f64 };
+    // A client that left as planned gave the server no chance.
+    let left = due.iter().filter(|record| record.outcome == Outcome::Disconnected).count();
+    let could = due.len() - left;
+    group.goodput_fraction = if could == 0 { 0.0 } else { good as f64 / could as f64 };
     group
 }
 

@@ -115,7 +115,8 @@ pub struct Group {
     pub output_tokens_per_s: f64,
     /// Requests a second that met all objectives.
     pub goodput_per_s: f64,
-    /// The part of all requests of the window (failures included) that met all objectives.
+    /// The part of all requests of the window (failures included, clients that left as planned not)
+    /// that met all objectives.
     pub goodput_fraction: f64,
     /// First token, from the scheduled time.
     pub ttft: Distribution,

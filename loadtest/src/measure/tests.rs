@@ -78,7 +78,7 @@ fn facts() -> RunFacts {
     .unwrap()
 }
 
-fn summary(plan: &Plan, records: &[RequestRecord], objectives: Objectives) -> Summary {
+fn figures(plan: &Plan, records: &[RequestRecord], objectives: Objectives) -> Summary {
     let lateness_ns: Vec<u64> = vec![MS; records.len()];
     let measured = Measured {
         plan,
@@ -99,7 +99,7 @@ fn close(value: f64, truth: f64) {
 #[test]
 fn latencies_are_from_the_times_that_their_definitions_say() {
     let records = [completed(0, 0, 100, 10, 11), completed(1, 500, 300, 20, 21)];
-    let summary = summary(&plan(Pacing::Open, 0, 0), &records, Objectives::default());
+    let summary = figures(&plan(Pacing::Open, 0, 0), &records, Objectives::default());
     let total = &summary.total;
     close(total.ttft.mean_ms, 200.0);
     close(total.ttft_from_sent.mean_ms, 199.0);
@@ -134,13 +134,18 @@ fn goodput_counts_failures_against_the_server() {
     records[0].output_tokens = Some(11);
     let objectives =
         Objectives { ttft_ms: Some(200.0), tpot_ms: Some(20.0), e2el_ms: Some(5000.0) };
-    let summary = summary(&plan(Pacing::Open, 0, 0), &records, objectives);
+    let summary = figures(&plan(Pacing::Open, 0, 0), &records, objectives);
     let total = &summary.total;
     close(total.goodput_fraction, 0.25);
     close(total.goodput_per_s, 1.0 / summary.run.measured_s);
     assert_eq!(total.failures["429 queue_full"], 1);
     assert_eq!(total.outcomes["completed"], 3);
     assert_eq!(total.attempts, 6);
+    // Who leaves as planned says nothing of the server.
+    let mut left = records.to_vec();
+    left[3].outcome = Outcome::Disconnected;
+    let without = figures(&plan(Pacing::Open, 0, 0), &left, objectives);
+    close(without.total.goodput_fraction, 1.0 / 3.0);
     // A single token meets any time between tokens; an answer without a token meets no TTFT.
     let limits = Objectives { tpot_ms: Some(0.001), ..Objectives::default() };
     assert!(is_good(&completed(0, 0, 5, 0, 1), &limits));
@@ -153,7 +158,7 @@ fn warm_up_and_cool_down_are_cut_and_rates_are_of_what_happened_between() {
     // One request each 100 ms for 10 s, each an answer of 11 tokens within 200 ms.
     let records: Vec<RequestRecord> =
         (0..100).map(|n| completed(n, u64::from(n) * 100, 100, 10, 11)).collect();
-    let cut = summary(&plan(Pacing::Open, 2 * S, 3 * S), &records, Objectives::default());
+    let cut = figures(&plan(Pacing::Open, 2 * S, 3 * S), &records, Objectives::default());
     close(cut.run.measured_s, 9.9 - 3.0 - 2.0);
     // Due at 2.0 s to 6.9 s, both included.
     assert_eq!(cut.total.requests, 50);
@@ -171,7 +176,7 @@ fn warm_up_and_cool_down_are_cut_and_rates_are_of_what_happened_between() {
 fn an_overloaded_server_gets_the_rate_that_it_did() {
     let records: Vec<RequestRecord> =
         (0..100).map(|n| completed(n, u64::from(n) * 100, u64::from(n) * 100 + 50, 1, 2)).collect();
-    let summary = summary(&plan(Pacing::Open, 2 * S, S), &records, Objectives::default());
+    let summary = figures(&plan(Pacing::Open, 2 * S, S), &records, Objectives::default());
     assert!((summary.total.requests_per_s - 5.0).abs() < 0.2, "{}", summary.total.requests_per_s);
 }
 
@@ -254,7 +259,7 @@ fn a_cache_that_knows_more_than_the_plan_shares_is_told() {
             ..completed(index, 0, 50, 10, 4)
         });
         let records: Vec<RequestRecord> = records.collect();
-        let reasons = summary(&open, &records, Objectives::default()).validity.reasons;
+        let reasons = figures(&open, &records, Objectives::default()).validity.reasons;
         reasons.into_iter().find(|reason| reason.contains("cache"))
     };
     // 90 of the 200 tokens of the plan are shared.

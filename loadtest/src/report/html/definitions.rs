@@ -73,7 +73,8 @@ pub const DEFINITIONS: [Definition; 14] = [
     Definition {
         name: "Goodput",
         meaning: "Per second: requests that completed within the window's time and met all \
-                  objectives. As a part: of all requests due in the window, failed ones included.",
+                  objectives. As a part: of all requests due in the window, failed ones included, \
+                  those whose client left as planned not.",
     },
     Definition {
         name: "Measured window",

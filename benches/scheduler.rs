@@ -9,8 +9,10 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use weir::clock::{Clock, ManualClock};
@@ -25,12 +27,23 @@ const WAITING: usize = 10_000;
 const TENANTS: u32 = 200;
 const TURNS: usize = 2000;
 const WARM_UP_TURNS: usize = 100;
-/// Callers read and new requests come this often, so that they do not cool the caches each turn.
-const REFILL_TURNS: usize = 16;
+/// Between two rounds of the callers' thread, which reads all streams and submits requests.
+const CALLERS_PAUSE: Duration = Duration::from_micros(500);
 
 struct CountingAllocator;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// This thread's so far.
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+fn count_allocation() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -39,7 +52,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count_allocation();
         // SAFETY: the caller keeps the system allocator's contract.
         unsafe { System.alloc(layout) }
     }
@@ -50,7 +63,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count_allocation();
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -75,19 +88,19 @@ impl Device for MarkedDevice {
     }
 
     fn submit(&mut self, plan: &StepPlan) -> Result<(), DeviceError> {
-        let (start, before) = (Instant::now(), ALLOCATIONS.load(Ordering::Relaxed));
+        let (start, before) = (Instant::now(), allocations());
         let result = self.inner.submit(plan);
         let mut marks = self.marks.lock().unwrap();
-        marks.allocations += ALLOCATIONS.load(Ordering::Relaxed) - before;
+        marks.allocations += allocations() - before;
         marks.submit = Some((start, Instant::now()));
         result
     }
 
     fn wait(&mut self, output: &mut StepOutput) -> Result<(), DeviceError> {
-        let (start, before) = (Instant::now(), ALLOCATIONS.load(Ordering::Relaxed));
+        let (start, before) = (Instant::now(), allocations());
         let result = self.inner.wait(output);
         let mut marks = self.marks.lock().unwrap();
-        marks.allocations += ALLOCATIONS.load(Ordering::Relaxed) - before;
+        marks.allocations += allocations() - before;
         marks.wait = Some((start, Instant::now()));
         result
     }
@@ -108,10 +121,19 @@ struct Load {
 struct Bench {
     load: Load,
     engine: Engine,
-    handle: EngineHandle,
     clock: Arc<ManualClock>,
     marks: Arc<Mutex<Marks>>,
+    callers: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// Everybody who asks. They have a thread of their own, as in the server.
+struct Callers {
+    load: Load,
+    handle: EngineHandle,
+    clock: Arc<ManualClock>,
     streams: Vec<ReplyStream>,
+    eos: Arc<[TokenId]>,
     next_id: u64,
 }
 
@@ -183,20 +205,62 @@ impl Bench {
         let inner = SimDevice::new(SimConfig::new(limits), Pace::Virtual(Arc::clone(&clock)));
         let device = MarkedDevice { inner, marks: Arc::clone(&marks) };
         let (engine, handle) = Engine::new(config, Box::new(device));
-        let mut bench =
-            Self { load, engine, handle, clock, marks, streams: Vec::new(), next_id: 0 };
-        while bench.engine.turn(bench.clock.as_ref()).load.waiting < WAITING as u32
-            || bench.handle.load().running < load.running
-        {
-            bench.refill();
+        let mut callers = Callers {
+            load,
+            handle,
+            clock: Arc::clone(&clock),
+            streams: Vec::new(),
+            eos: Arc::from([TokenId(40_000)]),
+            next_id: 0,
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let callers = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                callers.refill();
+                std::thread::sleep(CALLERS_PAUSE);
+            }
+        });
+        let mut bench = Self { load, engine, clock, marks, callers: Some(callers), stop };
+        loop {
+            let now = bench.engine.turn(bench.clock.as_ref()).load;
+            if now.waiting >= WAITING as u32 * 9 / 10 && now.running >= load.running {
+                return bench;
+            }
         }
-        for _ in 0..100 {
-            bench.turn();
-        }
-        bench
     }
 
-    /// Keeps the queue at its length; not measured.
+    fn run(mut self) {
+        let mut samples = Samples::default();
+        for turn in 0..WARM_UP_TURNS + TURNS {
+            let measured = self.turn();
+            if turn >= WARM_UP_TURNS {
+                samples.add(measured);
+            }
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(callers) = self.callers.take() {
+            callers.join().unwrap();
+        }
+        samples.print(&self.load);
+    }
+
+    fn turn(&mut self) -> Measured {
+        *self.marks.lock().unwrap() = Marks::default();
+        let switches = involuntary_switches();
+        let before = allocations();
+        let start = Instant::now();
+        let report = self.engine.turn(self.clock.as_ref());
+        let end = Instant::now();
+        let allocations = allocations() - before;
+        let interrupted = involuntary_switches() != switches;
+        let marks = *self.marks.lock().unwrap();
+        Measured { start, end, marks, allocations, interrupted, report }
+    }
+}
+
+impl Callers {
+    /// Reads what came and keeps the queue at its length.
     fn refill(&mut self) {
         self.streams.retain_mut(|stream| {
             loop {
@@ -232,7 +296,7 @@ impl Bench {
             prompt,
             params: vec![Arc::new(SamplingParams::greedy())],
             max_tokens,
-            stops: Stops { eos: Arc::from([TokenId(40_000)]), ..Stops::default() },
+            stops: Stops { eos: Arc::clone(&self.eos), ..Stops::default() },
             score_prompt: None,
             priority: 0,
             arrived: self.clock.now(),
@@ -241,33 +305,6 @@ impl Bench {
         };
         self.handle.submit(submission).unwrap();
         self.streams.push(stream);
-    }
-
-    fn run(&mut self) {
-        let mut samples = Samples::default();
-        for turn in 0..WARM_UP_TURNS + TURNS {
-            if turn % REFILL_TURNS == 0 {
-                self.refill();
-            }
-            let measured = self.turn();
-            if turn >= WARM_UP_TURNS {
-                samples.add(measured);
-            }
-        }
-        samples.print(&self.load);
-    }
-
-    fn turn(&mut self) -> Measured {
-        *self.marks.lock().unwrap() = Marks::default();
-        let switches = involuntary_switches();
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        let start = Instant::now();
-        let report = self.engine.turn(self.clock.as_ref());
-        let end = Instant::now();
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-        let interrupted = involuntary_switches() != switches;
-        let marks = *self.marks.lock().unwrap();
-        Measured { start, end, marks, allocations, interrupted, report }
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::policy::{self, Candidate};
+use super::request::Request;
 use super::scheduler::Scheduler;
 use super::sequence::{Phase, SeqKey, Sequence};
 use super::step::{Next, Part, Step};
@@ -84,6 +85,9 @@ impl Scheduler {
         plan.samples.push(SampleRow { row, slot: seq.slot, kind });
         seq.scheduled += 1;
         seq.sampling += 1;
+        if seq.scheduled == room {
+            self.full.push(key);
+        }
         let (epoch, end) = (seq.epoch, seq.scheduled);
         let decoded_to = if forks { 0 } else { end };
         step.nexts.push(Next { seq: key, epoch, decoded_to });
@@ -246,22 +250,35 @@ impl Scheduler {
     pub(super) fn grow(&mut self, index: u32, blocks: u32) -> bool {
         for _ in 0..blocks {
             let seq = &mut self.seqs[index];
-            let request = &mut self.requests[seq.request];
-            let block = if request.blocks_reserved > 0 {
-                request.blocks_reserved -= 1;
-                self.blocks_reserved -= 1;
-                self.pool.allocate()
-            } else if self.pool.available() > self.blocks_reserved {
-                self.pool.allocate()
-            } else {
-                None
-            };
-            match block {
-                Some(block) => seq.blocks.extend(&[block]),
-                None => return false,
+            let reserved = self.blocks_reserved > 0
+                && take_reserved(&mut self.requests[seq.request], &mut self.blocks_reserved);
+            if !reserved && self.pool.available() <= self.blocks_reserved {
+                return false;
             }
+            let Some(block) = self.pool.allocate() else { return false };
+            seq.blocks.extend(&[block]);
         }
         true
+    }
+
+    /// Gives the sequences whose blocks the last step filled their next one already. Sequences
+    /// that started together need it together, and the next step would wait for all of them. Not
+    /// when blocks are few: who needs one first is then decided by the plan.
+    pub(super) fn grow_full(&mut self) {
+        let kept = self.blocks_reserved + self.pool.total() / 16;
+        let mut full = std::mem::take(&mut self.full);
+        for key in full.drain(..) {
+            let Some(seq) = self.seqs.get(key.index).filter(|seq| seq.id == key.id) else {
+                continue;
+            };
+            let goes_on = seq.phase == Phase::Decode && seq.generated_soon() < seq.tokens_max;
+            let is_full = seq.scheduled == seq.blocks.len() * self.limits.block_size_tokens;
+            if goes_on && is_full && self.pool.available() > kept && self.grow(key.index, 1) {
+                let seq = &mut self.seqs[key.index];
+                note_blocks(&mut self.tables, self.table_stride, seq);
+            }
+        }
+        self.full = full;
     }
 
     /// Preempts requests until the running ones have the blocks of their next step, or will have
@@ -334,23 +351,36 @@ fn push_span(
     row: u32,
     rows: u32,
 ) {
-    let table_start = seq.slot.0 * table_stride;
-    let blocks = seq.blocks.len();
-    if seq.tabled < blocks {
-        let own = &mut tables[table_start as usize..][..table_stride as usize];
-        let new = seq.tabled as usize..blocks as usize;
-        own[new.clone()].copy_from_slice(&seq.blocks.as_slice()[new]);
-        seq.tabled = blocks;
-    }
+    note_blocks(tables, table_stride, seq);
     plan.spans.push(Span {
         seq: seq.id,
         slot: seq.slot,
         row_start: row,
         row_count: rows,
         context_tokens: seq.scheduled + rows,
-        table_start,
-        table_len: blocks,
+        table_start: seq.slot.0 * table_stride,
+        table_len: seq.blocks.len(),
     });
+}
+
+/// Writes a sequence's new blocks into its slot's row of the block tables.
+fn note_blocks(tables: &mut [BlockId], table_stride: u32, seq: &mut Sequence) {
+    let blocks = seq.blocks.len();
+    if seq.tabled < blocks {
+        let start = (seq.slot.0 * table_stride) as usize;
+        let own = &mut tables[start..][..table_stride as usize];
+        let new = seq.tabled as usize..blocks as usize;
+        own[new.clone()].copy_from_slice(&seq.blocks.as_slice()[new]);
+        seq.tabled = blocks;
+    }
+}
+
+/// Takes a block of those that are kept for a request, if there is one.
+fn take_reserved(request: &mut Request, reserved: &mut u32) -> bool {
+    let has = request.blocks_reserved > 0;
+    request.blocks_reserved -= u32::from(has);
+    *reserved -= u32::from(has);
+    has
 }
 
 fn slot_init(

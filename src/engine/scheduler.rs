@@ -59,6 +59,8 @@ pub(super) struct Scheduler {
     pub(super) found: Vec<BlockId>,
     /// Sequences with full blocks that the prefix cache was not offered yet.
     pub(super) unpublished: Vec<SeqKey>,
+    /// Sequences whose blocks the last step filled.
+    pub(super) full: Vec<SeqKey>,
     pub(super) outbox: Outbox,
     next_seq: u64,
     next_arrival: u64,
@@ -109,6 +111,7 @@ impl Scheduler {
             step: 0,
             found: Vec::new(),
             unpublished: Vec::new(),
+            full: Vec::new(),
             outbox: Outbox::new(),
             next_seq: 0,
             next_arrival: 0,
@@ -340,6 +343,7 @@ impl Scheduler {
     /// What can be done while the device computes: nothing of it decides the next step.
     pub fn tidy_up(&mut self) {
         self.publish_due();
+        self.grow_full();
         self.pool.refill_free();
         self.outbox.deliver();
     }

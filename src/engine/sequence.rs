@@ -99,15 +99,21 @@ pub(super) struct Sequence {
 const _: () = assert!(offset_of!(Sequence, request) == 128, "two cache lines");
 
 impl StopFilter {
-    /// One bit for each remainder of a stop token.
+    /// A Bloom filter of the stop tokens with two bits for each.
     pub fn new(stops: &Stops) -> Self {
         let tokens = stops.eos.iter().chain(stops.tokens.iter());
-        Self(tokens.fold(0, |bits, token| bits | 1 << (token.0 % 32)))
+        Self(tokens.fold(0, |bits, token| bits | Self::bits(*token)))
     }
 
     /// False for most tokens that are no stop token, and for none that is one.
     pub fn may_stop(self, token: TokenId) -> bool {
-        self.0 >> (token.0 % 32) & 1 == 1
+        let bits = Self::bits(token);
+        self.0 & bits == bits
+    }
+
+    fn bits(token: TokenId) -> u32 {
+        // Multiplicative hashing with the golden ratio; its upper bits are the mixed ones.
+        1 << (token.0 % 32) | 1 << (token.0.wrapping_mul(0x9e37_79b9) >> 27)
     }
 }
 

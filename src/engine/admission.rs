@@ -135,7 +135,7 @@ impl Scheduler {
         let seq = &self.seqs[lead];
         let usable = if request.unfinished > 1 { request.prompt_tokens() } else { seq.known };
         let blocks_max = (usable - 1) / self.limits.block_size_tokens;
-        let tokens = request.prompt.iter().chain(&seq.generated).copied();
+        let tokens = request.prompt.iter().copied().chain(seq.generated.iter());
         let end = self.pool.find(request.root, tokens, blocks_max, &mut self.found);
         let seq = &mut self.seqs[lead];
         seq.published_end = end;

@@ -1,12 +1,10 @@
 //! What a step's result means: sequences advance, tokens go to their callers, choices end.
 
-use std::hint::black_box;
-
 use super::plan::token_at;
 use super::policy;
 use super::reply::{Event, FinishReason};
 use super::scheduler::Scheduler;
-use super::sequence::{Phase, Sequence};
+use super::sequence::Phase;
 use super::step::{Next, Part, Step};
 use crate::device::{RowScore, SampledToken, StepOutput};
 use crate::ids::TokenId;
@@ -20,7 +18,6 @@ impl Scheduler {
     /// The device waits meanwhile, so that what need not be done now is left to
     /// [`Scheduler::tidy_up`].
     pub fn complete(&mut self, step: &Step, output: &mut StepOutput) {
-        self.warm(step);
         self.pool.completed(step.plan.step);
         let mut scores = output.scores.drain(..);
         for part in &step.parts {
@@ -35,18 +32,6 @@ impl Scheduler {
         for (next, at) in step.nexts.iter().zip(first..first + sampled) {
             self.complete_next(next, at);
         }
-    }
-
-    /// Reads once what is about to be changed. Between two steps others use the processor's
-    /// caches; in loops as small as these it fetches many lines at once, while in the loop that
-    /// does the work it would wait for one after the other.
-    fn warm(&self, step: &Step) {
-        let seqs = || step.nexts.iter().filter_map(|next| self.seqs.get(next.seq.index));
-        let read = |sum: u32, read: u32| sum.wrapping_add(read);
-        black_box(seqs().map(|seq| seq.scheduled).fold(0, read));
-        black_box(seqs().map(|seq| seq.choice).fold(0, read));
-        let last = |seq: &Sequence| seq.generated.last().map_or(0, |token| token.0);
-        black_box(seqs().map(last).fold(0, read));
     }
 
     /// Whether a part's sequence still is where it was when the part was planned.
@@ -162,13 +147,13 @@ impl Scheduler {
         }
         seq.push(token);
         self.outbox.send_token(seq.reply, seq.choice, at);
-        seq.finite = seq.computed;
-        if (seq.published + 1) * self.limits.block_size_tokens <= seq.finite {
+        if (seq.published + 1) * self.limits.block_size_tokens <= seq.computed {
+            seq.finite = seq.computed;
             self.unpublished.push(next.seq);
         }
         self.report.generated_tokens += 1;
         self.queue.charge(seq.tenant, policy::GENERATED_TOKEN_CHARGE);
-        let generated = seq.generated.len() as u32;
+        let generated = seq.generated.len();
         let stops = seq.stop_filter.may_stop(token)
             && self.requests[seq.request].stops.ends(token, generated);
         if stops {

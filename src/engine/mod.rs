@@ -27,6 +27,7 @@ mod settings;
 mod slab;
 mod step;
 mod submission;
+mod token_list;
 mod trial;
 mod turn;
 

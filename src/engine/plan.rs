@@ -80,7 +80,7 @@ impl Scheduler {
         plan.inputs.push(if known { Input::Token(seq.last_token) } else { Input::LastSampled });
         plan.positions.push(seq.scheduled);
         plan.kv_slots.push(seq.blocks.kv_slot(seq.scheduled, block_size));
-        push_span(plan, &mut self.tables, self.table_stride, seq, row, 1);
+        push_span(plan, self.table_stride, seq, row, 1);
         let kind = SampleKind::Next { output_index: seq.generated_soon() };
         plan.samples.push(SampleRow { row, slot: seq.slot, kind });
         seq.scheduled += 1;
@@ -163,7 +163,7 @@ impl Scheduler {
             plan.positions.push(position);
             plan.kv_slots.push(seq.blocks.kv_slot(position, block_size));
         }
-        push_span(plan, &mut self.tables, self.table_stride, seq, row, rows);
+        push_span(plan, self.table_stride, seq, row, rows);
     }
 
     /// Asks for the results of a chunk's rows, in order: scores of prompt rows, the first tokens
@@ -257,6 +257,7 @@ impl Scheduler {
             }
             let Some(block) = self.pool.allocate() else { return false };
             seq.blocks.extend(&[block]);
+            note_blocks(&mut self.tables, self.table_stride, seq);
         }
         true
     }
@@ -268,14 +269,14 @@ impl Scheduler {
         let kept = self.blocks_reserved + self.pool.total() / 16;
         let mut full = std::mem::take(&mut self.full);
         for key in full.drain(..) {
-            let Some(seq) = self.seqs.get(key.index).filter(|seq| seq.id == key.id) else {
-                continue;
-            };
+            let seq = self.seqs.get_mut(key.index).filter(|seq| seq.id == key.id);
+            let Some(seq) = seq else { continue };
+            // Nor are its newest tokens moved to the heap in a step that waits for it.
+            seq.generated.settle();
             let goes_on = seq.phase == Phase::Decode && seq.generated_soon() < seq.tokens_max;
             let is_full = seq.scheduled == seq.blocks.len() * self.limits.block_size_tokens;
-            if goes_on && is_full && self.pool.available() > kept && self.grow(key.index, 1) {
-                let seq = &mut self.seqs[key.index];
-                note_blocks(&mut self.tables, self.table_stride, seq);
+            if goes_on && is_full && self.pool.available() > kept {
+                self.grow(key.index, 1);
             }
         }
         self.full = full;
@@ -338,20 +339,12 @@ pub(super) fn token_at(prompt: &[TokenId], seq: &Sequence, position: u32) -> Tok
     let position = position as usize;
     match prompt.get(position) {
         Some(token) => *token,
-        None => seq.generated[position - prompt.len()],
+        None => seq.generated.get(position - prompt.len()).expect("a known token"),
     }
 }
 
-/// Adds a sequence's rows to the plan, and its new blocks to its row of the block tables.
-fn push_span(
-    plan: &mut StepPlan,
-    tables: &mut [BlockId],
-    table_stride: u32,
-    seq: &mut Sequence,
-    row: u32,
-    rows: u32,
-) {
-    note_blocks(tables, table_stride, seq);
+/// Adds a sequence's rows to the plan.
+fn push_span(plan: &mut StepPlan, table_stride: u32, seq: &Sequence, row: u32, rows: u32) {
     plan.spans.push(Span {
         seq: seq.id,
         slot: seq.slot,
@@ -395,7 +388,7 @@ fn slot_init(
         slot: seq.slot,
         seq: seq.id,
         prompt: if history { Arc::clone(prompt) } else { Arc::from([]) },
-        generated: if history { seq.generated.clone() } else { Vec::new() },
+        generated: if history { seq.generated.iter().collect() } else { Vec::new() },
         params,
     }
 }

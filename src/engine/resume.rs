@@ -3,6 +3,7 @@
 use super::reply::Event;
 use super::scheduler::Scheduler;
 use super::slab::Slab;
+use crate::ids::TokenId;
 
 impl Scheduler {
     /// Takes the requests over from a scheduler that panicked, with the tokens that their callers
@@ -25,9 +26,11 @@ impl Scheduler {
                 continue;
             }
             let choices = std::mem::take(&mut request.choices);
-            let generated: Vec<_> = choices
+            let generated: Vec<Option<Vec<TokenId>>> = choices
                 .iter()
-                .map(|choice| choice.and_then(|seq| seqs.remove(seq)).map(|seq| seq.generated))
+                .map(|choice| {
+                    choice.and_then(|seq| seqs.remove(seq)).map(|seq| seq.generated.into())
+                })
                 .collect();
             // A choice that the panic interrupted between its last token and its end.
             let over = generated.iter().flatten().any(|tokens| {

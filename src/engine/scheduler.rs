@@ -204,7 +204,7 @@ impl Scheduler {
                 last_token: generated.last().copied().unwrap_or(last_prompt),
                 tokens_max,
                 epoch: 0,
-                generated,
+                generated: generated.into(),
                 blocks: BlockList::default(),
                 tabled: 0,
                 forks: false,
@@ -290,7 +290,7 @@ impl Scheduler {
     pub fn end_choice(&mut self, seq_index: u32, reason: FinishReason) {
         let seq = &self.seqs[seq_index];
         let (request_index, choice) = (seq.request, seq.choice);
-        let generated = seq.generated.len() as u32;
+        let generated = seq.generated.len();
         let request = &mut self.requests[request_index];
         request.usage.generated_tokens += generated;
         self.outbox.send(request.reply, Event::Finished { choice, reason });

@@ -6,6 +6,7 @@ use super::block_list::BlockList;
 use super::outbox::ReplyKey;
 use super::prefix::ChainId;
 use super::submission::Stops;
+use super::token_list::TokenList;
 use crate::ids::{BlockId, SeqId, SlotId, TokenId};
 
 /// A sequence by its place, with its id so that a reused place is noticed.
@@ -38,7 +39,7 @@ pub(super) struct StopFilter(u32);
 /// Invariants: `finite <= computed <= scheduled <= known + sampling`; `sampling` is at most 1 for
 /// each step in flight; blocks cover `scheduled`.
 ///
-/// What a decode reads and writes comes first and fills two cache lines, the rest is behind it:
+/// What a decode reads and writes comes first and fills three cache lines, the rest is behind it:
 /// with a thousand sequences running, a step costs little else than these lines.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -50,9 +51,6 @@ pub(super) struct Sequence {
     pub known: u32,
     /// Positions whose step has completed.
     pub computed: u32,
-    /// Of these, the leading ones that are known to hold no NaN: a row at or after each was finite
-    /// (R34).
-    pub finite: u32,
     /// Tokens being sampled by steps in flight.
     pub sampling: u32,
     /// Rises when the sequence loses what steps in flight computed for it.
@@ -62,8 +60,6 @@ pub(super) struct Sequence {
     /// Tokens to generate at most.
     pub tokens_max: u32,
     pub slot: SlotId,
-    /// Leading blocks that stand in the slot's row of the block tables.
-    pub tabled: u32,
     /// Leading blocks that were offered to the prefix cache.
     pub published: u32,
     pub phase: Phase,
@@ -74,7 +70,6 @@ pub(super) struct Sequence {
     /// Whether there is a `fork_source`.
     pub forks: bool,
     pub blocks: BlockList,
-    pub generated: Vec<TokenId>,
     /// Its request's, kept here so that a step touches no request that merely goes on.
     pub stop_filter: StopFilter,
     /// As `stop_filter`.
@@ -83,10 +78,16 @@ pub(super) struct Sequence {
     pub reply: ReplyKey,
     /// Which choice of its request.
     pub choice: u32,
+    pub generated: TokenList,
     /// Index of its request.
     pub request: u32,
     /// Its place in the list of decoding sequences.
     pub place: u32,
+    /// Of the computed positions, the leading ones that are known to hold no NaN: a row at or
+    /// after each was finite (R34). Kept up to date at the ends of blocks.
+    pub finite: u32,
+    /// Leading blocks that stand in the slot's row of the block tables.
+    pub tabled: u32,
     /// Other choices of the request wait for this one to compute their prompt.
     pub bears: bool,
     /// The partly filled last block of the common prompt, to be copied before the first own token
@@ -96,7 +97,7 @@ pub(super) struct Sequence {
     pub published_end: ChainId,
 }
 
-const _: () = assert!(offset_of!(Sequence, request) == 128, "two cache lines");
+const _: () = assert!(offset_of!(Sequence, request) == 192, "three cache lines");
 
 impl StopFilter {
     /// A Bloom filter of the stop tokens with two bits for each.
@@ -125,7 +126,7 @@ impl Sequence {
 
     /// Tokens generated, with those being sampled.
     pub fn generated_soon(&self) -> u32 {
-        self.generated.len() as u32 + self.sampling
+        self.generated.len() + self.sampling
     }
 
     /// Takes in a sampled token.

@@ -243,6 +243,7 @@ impl Engine {
                 while !self.in_flight.is_empty() && self.lost.is_none() {
                     self.complete_oldest(clock);
                 }
+                self.load.step_began = None;
                 self.step_failed(step, &reason);
                 false
             }

@@ -209,6 +209,7 @@ impl World {
         let load = self.turn().load;
         assert_eq!((load.running, load.waiting, load.blocks_used), (0, 0, 0), "{load:?}");
         assert_eq!(load.waiting_prompt_tokens, 0, "{load:?}");
+        assert_eq!(load.step_began, None, "an idle device has no step: {load:?}");
     }
 
     /// The caller leaves.

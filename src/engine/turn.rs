@@ -31,6 +31,8 @@ pub struct Engine {
     /// Mail that ended an idle wait.
     first_mail: Option<Mail>,
     lost: Option<String>,
+    /// When the device began the oldest step in flight, if there is one.
+    step_began: Time,
     load: Load,
 }
 
@@ -55,9 +57,10 @@ impl Engine {
             cancels: Vec::new(),
             first_mail: None,
             lost: None,
+            step_began: Time::default(),
             load: Load { alive: true, ..Load::default() },
         };
-        engine.publish_load();
+        engine.publish_load(false);
         (engine, handle)
     }
 
@@ -82,7 +85,7 @@ impl Engine {
         if !submitted && !full && !self.in_flight.is_empty() {
             self.complete_oldest(clock);
         }
-        self.tidy_up();
+        self.tidy_up(!self.in_flight.is_empty());
         let every = self.config.check_every_steps;
         let step = self.scheduler.report.step;
         if every > 0 && step.is_some_and(|step| step.step.is_multiple_of(every)) {
@@ -132,7 +135,7 @@ impl Engine {
     pub fn end(&mut self, message: &str) {
         self.load.alive = false;
         self.scheduler.fail_all(message);
-        self.tidy_up();
+        self.tidy_up(false);
     }
 
     /// After a panic in [`Engine::turn`]: starts over with an empty KV cache. Requests go on from
@@ -152,8 +155,7 @@ impl Engine {
             self.lose(reason);
         }
         self.load.restarts += 1;
-        self.load.step_began = None;
-        self.tidy_up();
+        self.tidy_up(false);
     }
 
     pub(super) fn ends(&self) -> (Arc<Shared>, Receiver<Mail>) {
@@ -220,10 +222,10 @@ impl Engine {
         }
         self.scheduler.step = step.plan.step;
         if self.in_flight.is_empty() {
-            self.load.step_began = Some(now);
+            self.step_began = now;
         }
         if self.device.limits().computes_in_submit {
-            self.tidy_up();
+            self.tidy_up(true);
         }
         // The device reads the tables during this call alone.
         std::mem::swap(&mut step.plan.block_tables, &mut self.scheduler.tables);
@@ -243,7 +245,6 @@ impl Engine {
                 while !self.in_flight.is_empty() && self.lost.is_none() {
                     self.complete_oldest(clock);
                 }
-                self.load.step_began = None;
                 self.step_failed(step, &reason);
                 false
             }
@@ -253,8 +254,7 @@ impl Engine {
     fn complete_oldest(&mut self, clock: &dyn Clock) {
         let Some(step) = self.in_flight.pop_front() else { return };
         let result = self.wait_for(step.plan.step);
-        let now = clock.now();
-        self.load.step_began = (!self.in_flight.is_empty()).then_some(now);
+        self.step_began = clock.now();
         match result {
             Ok(()) => {
                 self.scheduler.complete(&step, &mut self.output);
@@ -281,7 +281,6 @@ impl Engine {
     /// do not exist.
     fn oldest_failed(&mut self, step: Step, reason: &str) {
         let followers: Vec<Step> = self.in_flight.drain(..).collect();
-        self.load.step_began = None;
         for follower in &followers {
             if let Err(DeviceError::Lost { reason }) = self.wait_for(follower.plan.step) {
                 self.lose(reason);
@@ -295,10 +294,10 @@ impl Engine {
         }
     }
 
-    /// What can be done beside a step.
-    fn tidy_up(&mut self) {
+    /// What can be done beside a step; `computes` says whether the device has one then.
+    fn tidy_up(&mut self, computes: bool) {
         self.scheduler.tidy_up();
-        self.publish_load();
+        self.publish_load(computes);
     }
 
     /// Waits for a step, past those that a panic left in flight.
@@ -326,7 +325,6 @@ impl Engine {
 
     fn lose(&mut self, reason: String) {
         self.in_flight.clear();
-        self.load.step_began = None;
         self.scheduler.trial = None;
         self.scheduler.fail_all(&format!("the device is lost: {reason}"));
         self.lost = Some(reason);
@@ -347,9 +345,10 @@ impl Engine {
         }
     }
 
-    fn publish_load(&mut self) {
+    fn publish_load(&mut self, computes: bool) {
         let scheduler = &self.scheduler;
         let load = &mut self.load;
+        load.step_began = computes.then_some(self.step_began);
         load.running = scheduler.running();
         load.waiting = scheduler.queue.len();
         load.waiting_prompt_tokens = scheduler.backlog_tokens;

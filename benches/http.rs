@@ -10,12 +10,13 @@ mod rig;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use rig::{Options, Rig, chat, completion};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
 use weir::config::ListenerLimits;
 use weir::device::SamplingParams;
 use weir::engine::{Event, Stops, Submission, reply_channel};
@@ -24,8 +25,17 @@ use weir::ids::{RequestId, TenantId, TokenId};
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
-fn runtime() -> tokio::runtime::Runtime {
+fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Posts a body again and again; each answer has this status.
+fn ask(b: &mut Bencher<'_>, rt: &Runtime, rig: &Rig, path: &str, body: &str, status: u16) {
+    b.iter(|| {
+        let answered = rt.block_on(rig.post_text(path, body.to_owned()));
+        assert_eq!(answered.status, status);
+        black_box(answered)
+    });
 }
 
 /// Bodies that are read in full and then not scheduled: the cost of reading alone.
@@ -45,11 +55,7 @@ fn parsing(c: &mut Criterion) {
         let body = body.to_string();
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(name, |b| {
-            b.iter(|| {
-                let answered = rt.block_on(rig.post_text(CHAT, body.clone()));
-                assert_eq!(answered.status, 400);
-                black_box(answered)
-            });
+            ask(b, &rt, &rig, CHAT, &body, 400);
         });
     }
     group.finish();
@@ -63,11 +69,7 @@ fn refusing(c: &mut Criterion) {
     rig.state.gate.drain();
     let body = chat(json!({})).to_string();
     c.bench_function("refuse/draining", |b| {
-        b.iter(|| {
-            let answered = rt.block_on(rig.post_text(CHAT, body.clone()));
-            assert_eq!(answered.status, 503);
-            black_box(answered)
-        });
+        ask(b, &rt, &rig, CHAT, &body, 503);
     });
 }
 
@@ -89,11 +91,7 @@ fn generating(c: &mut Criterion) {
         body["max_tokens"] = json!(256);
         let body = body.to_string();
         group.bench_function(name, |b| {
-            b.iter(|| {
-                let answered = rt.block_on(rig.post_text(path, body.clone()));
-                assert_eq!(answered.status, 200);
-                black_box(answered)
-            });
+            ask(b, &rt, &rig, path, &body, 200);
         });
     }
     group.finish();
@@ -106,11 +104,7 @@ fn short(c: &mut Criterion) {
     let rig = Options::default().start();
     let body = chat(json!({"max_tokens": 1})).to_string();
     c.bench_function("generate_1_token", |b| {
-        b.iter(|| {
-            let answered = rt.block_on(rig.post_text(CHAT, body.clone()));
-            assert_eq!(answered.status, 200);
-            black_box(answered)
-        });
+        ask(b, &rt, &rig, CHAT, &body, 200);
     });
 }
 

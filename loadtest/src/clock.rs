@@ -51,3 +51,8 @@ impl Clock {
         Local::now().format("%Y%m%d-%H%M%S").to_string()
     }
 }
+
+/// Nanoseconds as seconds.
+pub fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

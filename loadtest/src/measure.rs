@@ -1,6 +1,7 @@
 //! From a plan and the records of its requests to the figures. Nothing else is looked at, so a
 //! report can be made again from what was kept.
 
+use crate::clock::seconds;
 use crate::distribution::Gathering;
 use crate::plan::{Pacing, Plan};
 use crate::record::{Outcome, RequestRecord};
@@ -292,10 +293,6 @@ fn timeline(records: &[RequestRecord]) -> Vec<Tick> {
 fn nearest_rank_ms(sorted_ns: &[u64], quantile: f64) -> Option<f64> {
     let rank = (sorted_ns.len() as f64 * quantile).ceil() as usize;
     Some(*sorted_ns.get(rank.checked_sub(1)?)? as f64 / 1e6)
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }
 
 /// The name of an outcome in reports.

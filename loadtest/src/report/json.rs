@@ -18,6 +18,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::figures;
+use crate::clock::seconds;
 use crate::plan::Pacing;
 use crate::record::{Outcome, RequestRecord};
 use crate::summary::{Distribution, Group, Summary};
@@ -244,10 +245,6 @@ fn vllm_date(started_at: &str) -> String {
         Ok(time) => time.format("%Y%m%d-%H%M%S").to_string(),
         Err(_) => started_at.to_owned(),
     }
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }
 
 fn ttft_s(record: &RequestRecord) -> f64 {

@@ -57,6 +57,15 @@ pub enum PointVerdict {
     Invalid,
 }
 
+impl Sweep {
+    /// The points, that of the lowest rate first.
+    pub fn by_rate(&self) -> Vec<&SweepPoint> {
+        let mut points: Vec<&SweepPoint> = self.points.iter().collect();
+        points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        points
+    }
+}
+
 impl SweepPoint {
     /// The point of a run at a rate.
     pub fn of(summary: &Summary, rate: f64, goodput_wanted: f64) -> Self {
@@ -139,9 +148,7 @@ pub fn text(sweep: &Sweep) -> String {
         "{:>10} {:>10} {:>10} {:>10} {:>10} {:>12}  objectives",
         "requests/s", "good", "good/s", "TTFT p99", "TPOT p99", "output tok/s"
     );
-    let mut points: Vec<&SweepPoint> = sweep.points.iter().collect();
-    points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    for point in points {
+    for point in sweep.by_rate() {
         let mark = if sweep.highest_rate == Some(point.rate) { " <- highest" } else { "" };
         let _ = writeln!(
             out,

@@ -11,7 +11,7 @@ use crate::report::sweep::{PointVerdict, Sweep, SweepPoint};
 
 /// Four charts against the rate: the part of good requests, goodput, latencies, tokens.
 pub fn charts(sweep: &Sweep) -> String {
-    let points = sorted(sweep);
+    let points = sweep.by_rate();
     let valid = || points.iter().filter(|point| point.verdict != PointVerdict::Invalid);
     let rate_max = points.iter().map(|point| point.rate).fold(0.0, f64::max);
     let x = || Axis::linear(rate_max, tick_number, "requests per second, offered");
@@ -71,7 +71,7 @@ pub fn table(sweep: &Sweep) -> String {
          <th>good/s</th><th>TTFT p99, ms</th><th>TPOT p99, ms</th><th>output tokens/s</th>\
          <th>objectives</th></tr></thead><tbody>\n",
     );
-    for point in sorted(sweep) {
+    for point in sweep.by_rate() {
         let _ = writeln!(
             out,
             "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
@@ -116,10 +116,4 @@ pub fn comparison(comparison: &Comparison) -> String {
     }
     out.push_str("</tbody></table></div>\n");
     out
-}
-
-fn sorted(sweep: &Sweep) -> Vec<&SweepPoint> {
-    let mut points: Vec<&SweepPoint> = sweep.points.iter().collect();
-    points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    points
 }

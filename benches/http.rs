@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use weir::config::ListenerLimits;
 use weir::device::SamplingParams;
-use weir::engine::{Event, Stops, Submission, reply_channel};
+use weir::engine::{Event, Share, Stops, Submission, reply_channel};
 use weir::ids::{RequestId, TenantId, TokenId};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -136,6 +136,7 @@ async fn engine_tokens(rig: &Rig, id: u64, max_tokens: u32) {
     let submission = Submission {
         id: RequestId(id),
         tenant: TenantId(1),
+        share: Share::default(),
         cache_salt: Arc::from(""),
         prompt,
         params: vec![Arc::new(SamplingParams::greedy())],
@@ -144,7 +145,9 @@ async fn engine_tokens(rig: &Rig, id: u64, max_tokens: u32) {
         score_prompt: None,
         priority: 0,
         arrived: rig.state.clock.now(),
+        start_by: None,
         deadline: None,
+        tpot: None,
         reply,
     };
     engine.submit(submission).unwrap();

@@ -19,7 +19,7 @@ use weir::clock::{Clock, ManualClock};
 use weir::device::sim::{Pace, SimConfig, SimDevice};
 use weir::device::{Device, DeviceError, DeviceLimits, SamplingParams, StepOutput, StepPlan};
 use weir::engine::{
-    Engine, EngineConfig, EngineHandle, ReplyStream, Stops, Submission, reply_channel,
+    Engine, EngineConfig, EngineHandle, ReplyStream, Share, Stops, Submission, reply_channel,
 };
 use weir::ids::{RequestId, TenantId, TokenId};
 
@@ -292,6 +292,7 @@ impl Callers {
         let submission = Submission {
             id: RequestId(id),
             tenant: TenantId(id as u32 % TENANTS),
+            share: Share::default(),
             cache_salt: Arc::from(""),
             prompt,
             params: vec![Arc::new(SamplingParams::greedy())],
@@ -300,7 +301,9 @@ impl Callers {
             score_prompt: None,
             priority: 0,
             arrived: self.clock.now(),
+            start_by: None,
             deadline: Some(self.clock.now().plus(Duration::from_secs(3600))),
+            tpot: None,
             reply,
         };
         self.handle.submit(submission).unwrap();

@@ -24,12 +24,25 @@ impl Time {
     }
 }
 
+/// One moment on both clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moment {
+    /// On the monotonic clock, for durations.
+    pub at: Time,
+    /// In seconds since 1970 (UTC), for windows of the calendar and expiry dates.
+    pub unix_s: u64,
+}
+
 /// Where time comes from: the operating system, or a test that moves it by hand.
 pub trait Clock: Send + Sync {
     /// Now, on the monotonic clock.
     fn now(&self) -> Time;
     /// Now, in seconds since 1970 (UTC); for time stamps in answers, never for durations.
     fn unix_s(&self) -> u64;
+    /// Now, on both.
+    fn moment(&self) -> Moment {
+        Moment { at: self.now(), unix_s: self.unix_s() }
+    }
 }
 
 /// The operating system's clocks.

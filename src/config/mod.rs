@@ -4,6 +4,7 @@ mod foreign;
 mod limits;
 mod raw;
 mod size;
+mod tenant;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use raw::{
     ServeArgs,
 };
 pub use size::Count;
+pub use tenant::{Class, Tenancy, TenantSettings};
 
 /// Why settings are not usable.
 #[derive(Debug, Error)]
@@ -132,6 +134,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Whether vLLM's metric names are added.
     pub vllm_metrics: bool,
+    /// Tenants and what they may do.
+    pub tenancy: Tenancy,
     /// Bounds of the queue.
     pub queue: QueueLimits,
     /// Bounds of a request.
@@ -320,6 +324,7 @@ fn server_config(raw: &RawConfig) -> Result<ServerConfig, ConfigError> {
         api_keys,
         drain_timeout: seconds("drain-timeout", raw.drain_timeout, 30.0)?,
         vllm_metrics: raw.metrics_compat == Some(MetricsCompat::Vllm),
+        tenancy: Tenancy::default(),
         queue,
         request: request_limits(raw)?,
         listener: listener_limits(raw)?,

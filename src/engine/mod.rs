@@ -37,5 +37,5 @@ pub use load::Load;
 pub use reply::{CancelList, Event, FinishReason, Reply, ReplyStream, Usage, reply_channel};
 pub use report::{StepFacts, TurnReport};
 pub use settings::EngineConfig;
-pub use submission::{Stops, Submission};
+pub use submission::{Share, Stops, Submission};
 pub use turn::Engine;

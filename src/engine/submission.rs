@@ -1,10 +1,12 @@
 //! A request as the engine takes it: checked, nothing optional left that could be wrong.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::reply::Reply;
 use super::request::blocks_max;
 use crate::clock::Time;
+use crate::config::Class;
 use crate::device::{DeviceLimits, SamplingParams};
 use crate::ids::{RequestId, TenantId, TokenId};
 
@@ -15,6 +17,8 @@ pub struct Submission {
     pub id: RequestId,
     /// Whose it is; the root of its prefix-cache domain (R32).
     pub tenant: TenantId,
+    /// How its tenant shares the device; the newest submission's holds for the tenant.
+    pub share: Share,
     /// Caller's own separation inside the tenant's cache domain; at most 64 bytes, may be empty.
     pub cache_salt: Arc<str>,
     /// Prompt tokens, at least 1; `prompt.len() + max_tokens` is within the device's context.
@@ -34,10 +38,26 @@ pub struct Submission {
     pub priority: i32,
     /// When it was admitted.
     pub arrived: Time,
+    /// It ends with `FinishReason::Late` when its first step has not begun then.
+    pub start_by: Option<Time>,
     /// It ends with `FinishReason::Deadline` when it is not finished then.
     pub deadline: Option<Time>,
+    /// Its objective of the time between two tokens, which bounds the steps it is in.
+    pub tpot: Option<Duration>,
     /// Where its events go.
     pub reply: Reply,
+}
+
+/// How a tenant shares the device with others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    /// Higher classes go first; the request's own, which may be below the tenant's.
+    pub class: Class,
+    /// Share of device time among tenants of a class; at least 1.
+    pub weight: u32,
+    /// Share of all KV blocks that the tenant's sequences may hold together, and of them its
+    /// entries of the prefix cache; above 0, at most 1.
+    pub kv_share: f64,
 }
 
 /// Tokens that end a choice. The token itself is part of the output's count, but not of its text.
@@ -50,6 +70,12 @@ pub struct Stops {
     /// No stop is obeyed before this many tokens are generated (and none is sampled, see
     /// [`SamplingParams::banned`]).
     pub min_tokens: u32,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { class: Class::Standard, weight: 1, kv_share: 1.0 }
+    }
 }
 
 impl Submission {

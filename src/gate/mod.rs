@@ -2,6 +2,7 @@
 //! of tokens. Everything is a function of its arguments: load and time come from outside.
 
 mod refusal;
+mod scope;
 mod tenant;
 
 use std::sync::Arc;
@@ -9,19 +10,40 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use refusal::Refusal;
-pub use tenant::{Keys, Tenant};
+pub use scope::{Scope, Scopes};
+pub use tenant::{Caller, Keys, Tenant};
 
-use crate::clock::Time;
+use crate::clock::{Moment, Time};
 use crate::config::QueueLimits;
 use crate::engine::Load;
 
-/// What a request asks of the engine.
+/// What one prompt of a request asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// Tokens of output at most, all choices together.
     pub output_tokens_max: u64,
+}
+
+/// On which terms a request wants to enter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// `service_tier: "flex"`: it waits without a promise and runs in the batch class.
+    pub flex: bool,
+    /// The caller's own deadline of the last token.
+    pub deadline: Option<Time>,
+}
+
+/// An admitted request.
+#[derive(Debug)]
+pub struct Entry {
+    /// One for each demand, in their order.
+    pub permits: Vec<Permit>,
+    /// The predicted time to the first token of the last prompt.
+    pub predicted_ttft: Option<Duration>,
+    /// The promise: a prompt that has not begun to run by then ends, unstarted.
+    pub start_by: Option<Time>,
 }
 
 /// Decides about entry. Shared by all connections.
@@ -42,8 +64,19 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<Gate>,
-    prompt_tokens: u32,
+    used: Used,
     waiting: bool,
+}
+
+/// What a prompt has used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Of these, the ones from the prefix cache.
+    pub cached_tokens: u32,
+    /// Tokens generated, all choices together.
+    pub output_tokens: u32,
 }
 
 impl Gate {
@@ -59,21 +92,27 @@ impl Gate {
         }
     }
 
-    /// The tenant behind a request's bearer token.
+    /// The caller behind a request's bearer token, if its key may be used for `scope` now.
     ///
     /// # Errors
-    /// [`Refusal::MissingKey`] or [`Refusal::InvalidKey`].
-    pub fn identify(&self, bearer: Option<&str>) -> Result<Tenant, Refusal> {
-        self.keys.identify(bearer)
+    /// [`Refusal::MissingKey`], [`Refusal::InvalidKey`] or [`Refusal::MissingScope`].
+    pub fn identify(
+        &self,
+        bearer: Option<&str>,
+        scope: Scope,
+        _unix_s: u64,
+    ) -> Result<Caller, Refusal> {
+        let caller = self.keys.identify(bearer)?;
+        if caller.scopes.has(scope) { Ok(caller) } else { Err(Refusal::MissingScope { scope }) }
     }
 
     /// Whether the server would take a request of any size now; asked before a body is parsed or
     /// a prompt tokenised, so that refusing is cheap.
     ///
     /// # Errors
-    /// The [`Refusal`] that every request would get.
-    pub fn precheck(&self, load: &Load, now: Time) -> Result<(), Refusal> {
-        self.ready(load, now)?;
+    /// The [`Refusal`] that every request of this tenant would get.
+    pub fn precheck(&self, _tenant: &Tenant, load: &Load, now: Moment) -> Result<(), Refusal> {
+        self.ready(load, now.at)?;
         self.check_queue(load, 0, 0)
     }
 
@@ -95,22 +134,27 @@ impl Gate {
         Ok(())
     }
 
-    /// Admits a request or says why not.
+    /// Admits a request, all of its prompts or none, or says why not.
     ///
     /// # Errors
     /// The [`Refusal`].
     pub fn admit(
         self: &Arc<Self>,
-        demand: Demand,
+        _tenant: &Arc<Tenant>,
+        demands: &[Demand],
+        _terms: Terms,
         load: &Load,
-        now: Time,
-    ) -> Result<Permit, Refusal> {
-        self.ready(load, now)?;
-        // The place is taken first and given back when refused: of two requests that arrive
-        // together only one can then take the last place.
-        let permit = Permit::take(Arc::clone(self), demand.prompt_tokens);
-        self.check_queue(load, 1, u64::from(demand.prompt_tokens))?;
-        Ok(permit)
+        now: Moment,
+    ) -> Result<Entry, Refusal> {
+        self.ready(load, now.at)?;
+        let mut permits = Vec::with_capacity(demands.len());
+        for demand in demands {
+            // The place is taken first and given back when refused: of two requests that arrive
+            // together only one can then take the last place.
+            permits.push(Permit::take(Arc::clone(self), demand.prompt_tokens));
+            self.check_queue(load, 1, u64::from(demand.prompt_tokens))?;
+        }
+        Ok(Entry { permits, predicted_ttft: None, start_by: None })
     }
 
     /// Refuses everything from now on.
@@ -163,21 +207,39 @@ impl Permit {
         gate.open_requests.fetch_add(1, Ordering::AcqRel);
         gate.waiting_requests.fetch_add(1, Ordering::AcqRel);
         gate.waiting_tokens.fetch_add(u64::from(prompt_tokens), Ordering::AcqRel);
-        Self { gate, prompt_tokens, waiting: true }
+        Self { gate, used: Used { prompt_tokens, ..Used::default() }, waiting: true }
     }
 
-    /// The request's first step has begun: it waits no longer.
-    pub fn started(&mut self) {
+    /// The prompt's first step has begun: it waits no longer.
+    pub fn started(&mut self, cached_tokens: u32) {
         if std::mem::take(&mut self.waiting) {
-            self.gate.waiting_requests.fetch_sub(1, Ordering::AcqRel);
-            self.gate.waiting_tokens.fetch_sub(u64::from(self.prompt_tokens), Ordering::AcqRel);
+            self.used.cached_tokens = cached_tokens;
+            self.leave_queue();
         }
+    }
+
+    /// A token was generated.
+    pub fn generated(&mut self) {
+        self.used.output_tokens += 1;
+    }
+
+    /// What it has used so far; nothing before it has started.
+    pub fn used(&self) -> Used {
+        if self.waiting { Used::default() } else { self.used }
+    }
+
+    fn leave_queue(&self) {
+        let prompt_tokens = u64::from(self.used.prompt_tokens);
+        self.gate.waiting_requests.fetch_sub(1, Ordering::AcqRel);
+        self.gate.waiting_tokens.fetch_sub(prompt_tokens, Ordering::AcqRel);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.started();
+        if self.waiting {
+            self.leave_queue();
+        }
         self.gate.open_requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -196,31 +258,41 @@ fn retry_after_ms(amount: f64, rate: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TenantSettings;
 
     fn gate(requests_max: u32, tokens_max: u64) -> Arc<Gate> {
         let limits = QueueLimits { requests_max, tokens_max, ..QueueLimits::default() };
-        Arc::new(Gate::new(Keys::new(&[]), limits))
+        Arc::new(Gate::new(Keys::new(&[], TenantSettings::default()), limits))
     }
 
     fn busy() -> Load {
         Load { alive: true, requests_per_s: 4.0, prefill_tokens_per_s: 100.0, ..Load::default() }
     }
 
-    fn demand(prompt_tokens: u32) -> Demand {
-        Demand { prompt_tokens, output_tokens_max: 1 }
+    fn moment(at: Time) -> Moment {
+        Moment { at, unix_s: 0 }
+    }
+
+    fn admit(gate: &Arc<Gate>, prompt_tokens: u32, load: &Load) -> Result<Permit, Refusal> {
+        let caller = gate.identify(None, Scope::Inference, 0)?;
+        let demand = Demand { prompt_tokens, output_tokens_max: 1 };
+        let now = moment(Time(0));
+        let entry = gate.admit(&caller.tenant, &[demand], Terms::default(), load, now)?;
+        Ok(entry.permits.into_iter().next().expect("one for the demand"))
     }
 
     #[test]
     fn the_queue_is_bounded_and_a_started_request_leaves_it() {
         let (gate, load) = (gate(2, 1000), busy());
-        let mut first = gate.admit(demand(1), &load, Time(0)).expect("there is room");
-        let second = gate.admit(demand(1), &load, Time(0)).expect("there is room");
-        let refusal = gate.admit(demand(1), &load, Time(0)).expect_err("two wait");
+        let mut first = admit(&gate, 1, &load).expect("there is room");
+        let second = admit(&gate, 1, &load).expect("there is room");
+        let refusal = admit(&gate, 1, &load).expect_err("two wait");
         assert_eq!(refusal, Refusal::QueueFull { waiting: 2, limit: 2, retry_after_ms: 250 });
-        assert!(gate.precheck(&load, Time(0)).is_err());
-        first.started();
-        first.started();
-        gate.admit(demand(1), &load, Time(0)).expect("one has started");
+        let tenant = gate.identify(None, Scope::Inference, 0).expect("no keys").tenant;
+        assert!(gate.precheck(&tenant, &load, moment(Time(0))).is_err());
+        first.started(0);
+        first.started(0);
+        admit(&gate, 1, &load).expect("one has started");
         drop((first, second));
         assert_eq!((gate.open_requests(), gate.waiting_requests()), (0, 0));
     }
@@ -228,12 +300,12 @@ mod tests {
     #[test]
     fn waiting_prompt_tokens_are_bounded_but_one_long_prompt_may_wait_alone() {
         let (gate, load) = (gate(10, 100), busy());
-        let long = gate.admit(demand(500), &load, Time(0)).expect("it waits alone");
-        let refusal = gate.admit(demand(1), &load, Time(0)).expect_err("no more tokens");
+        let long = admit(&gate, 500, &load).expect("it waits alone");
+        let refusal = admit(&gate, 1, &load).expect_err("no more tokens");
         assert!(matches!(refusal, Refusal::QueuedTokensFull { waiting_tokens: 500, .. }));
         assert_eq!(refusal.retry_after_ms(), Some(4010));
         drop(long);
-        gate.admit(demand(100), &load, Time(0)).expect("it fits");
+        admit(&gate, 100, &load).expect("it fits");
     }
 
     #[test]
@@ -256,8 +328,8 @@ mod tests {
 
     #[test]
     fn keys_are_compared_whole_and_by_case() {
-        let keys = Keys::new(&["Secret".to_owned(), "other".to_owned()]);
-        assert_eq!(keys.identify(Some("Secret")).expect("known").name(), "default");
+        let keys = Keys::new(&["Secret".to_owned(), "other".to_owned()], TenantSettings::default());
+        assert_eq!(keys.identify(Some("Secret")).expect("known").tenant.name(), "default");
         assert!(keys.identify(Some("other")).is_ok());
         for wrong in ["secret", "Secre", "Secret ", "SecretSecret"] {
             assert_eq!(keys.identify(Some(wrong)), Err(Refusal::InvalidKey), "{wrong}");
@@ -265,6 +337,6 @@ mod tests {
         for missing in [None, Some("")] {
             assert_eq!(keys.identify(missing), Err(Refusal::MissingKey));
         }
-        assert!(Keys::new(&[]).identify(Some("anything")).is_ok());
+        assert!(Keys::new(&[], TenantSettings::default()).identify(Some("anything")).is_ok());
     }
 }

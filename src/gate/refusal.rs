@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::scope::Scope;
+
 /// A refusal by the gate. `http` turns it into status, type, code and headers by one table.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
@@ -14,6 +16,15 @@ pub enum Refusal {
     /// The request's key is none of the configured ones.
     #[error("the API key is not one of this server's keys; check it with the server's operator")]
     InvalidKey,
+    /// The key is valid, but not for this.
+    #[error(
+        "this API key may not be used for this: it lacks the scope {:?}; ask the server's \
+         operator for a key that has it", .scope.name()
+    )]
+    MissingScope {
+        /// What the route needs.
+        scope: Scope,
+    },
     /// The server is shutting down.
     #[error(
         "the server is shutting down and takes no new requests; retry, another replica answers"
@@ -59,7 +70,7 @@ impl Refusal {
     /// When a retry can succeed, if it can at all.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match *self {
-            Refusal::MissingKey | Refusal::InvalidKey => None,
+            Refusal::MissingKey | Refusal::InvalidKey | Refusal::MissingScope { .. } => None,
             Refusal::Draining { retry_after_ms }
             | Refusal::NotReady { retry_after_ms, .. }
             | Refusal::QueueFull { retry_after_ms, .. }

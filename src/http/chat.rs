@@ -32,7 +32,7 @@ struct Chat {
 /// `POST /v1/chat/completions`.
 pub(super) async fn create(mut call: Call) -> Answer {
     let state = Arc::clone(&call.state);
-    state.gate.precheck(&state.engine.load(), state.clock.now())?;
+    state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
     let chat = Chat::read(call.json().await?, &state)?;
     tracing::debug!(user = ?chat.ask.user, metadata = ?chat.metadata, "chat request");
     let source = Source::Chat(Box::new(chat.input));

@@ -30,7 +30,7 @@ struct Completion {
 /// choice `i` of prompt `p` has the index `p * n + i`.
 pub(super) async fn create(mut call: Call) -> Answer {
     let state = Arc::clone(&call.state);
-    state.gate.precheck(&state.engine.load(), state.clock.now())?;
+    state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
     let Completion { ask, sources, logprobs, echo } = Completion::read(call.json().await?, &state)?;
     tracing::debug!(user = ?ask.user, "completions request");
     let mut prompts = Vec::with_capacity(sources.len());

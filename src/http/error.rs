@@ -346,6 +346,7 @@ fn refusal_row(refusal: &Refusal) -> Row {
     let (status, kind, code) = match refusal {
         Refusal::MissingKey => (StatusCode::UNAUTHORIZED, INVALID, "missing_api_key"),
         Refusal::InvalidKey => (StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key"),
+        Refusal::MissingScope { .. } => (StatusCode::FORBIDDEN, INVALID, "missing_scope"),
         Refusal::Draining { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "draining"),
         Refusal::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "engine_not_ready"),
         Refusal::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "queue_full"),

@@ -14,8 +14,8 @@ use super::shutdown::Phase;
 use super::state::AppState;
 use crate::clock::Time;
 use crate::device::TokenLogprob;
-use crate::engine::{Event, ReplyStream, Stops, Submission, reply_channel};
-use crate::gate::{Demand, Permit, Tenant};
+use crate::engine::{Event, ReplyStream, Share, Stops, Submission, reply_channel};
+use crate::gate::{Demand, Permit, Tenant, Terms};
 use crate::ids::TokenId;
 
 /// A prompt, ready to be scheduled.
@@ -99,21 +99,19 @@ impl Generation {
     pub(super) fn start(
         state: &Arc<AppState>,
         account: Arc<Account>,
-        tenant: &Tenant,
+        tenant: &Arc<Tenant>,
         ask: &Ask,
         prompts: Vec<Prompt>,
         detail: Detail,
     ) -> Result<Self, ApiError> {
-        let admitted = state.clock.now();
-        let load = state.engine.load();
-        let mut permits = Vec::with_capacity(prompts.len());
-        for prompt in &prompts {
-            let demand = Demand {
-                prompt_tokens: count(prompt.tokens.len()),
-                output_tokens_max: u64::from(prompt.max_tokens) * u64::from(ask.choices),
-            };
-            permits.push(state.gate.admit(demand, &load, admitted)?);
-        }
+        let now = state.clock.moment();
+        let (admitted, load) = (now.at, state.engine.load());
+        let demand = |prompt: &Prompt| Demand {
+            prompt_tokens: count(prompt.tokens.len()),
+            output_tokens_max: u64::from(prompt.max_tokens) * u64::from(ask.choices),
+        };
+        let demands: Vec<Demand> = prompts.iter().map(demand).collect();
+        let entry = state.gate.admit(tenant, &demands, Terms::default(), &load, now)?;
         let mut generation = Self {
             state: Arc::clone(state),
             account,
@@ -127,14 +125,15 @@ impl Generation {
             aborted: Box::pin(state.shutdown.reached(Phase::Aborting)),
             ended: false,
         };
-        for (prompt, permit) in prompts.into_iter().zip(permits) {
+        for (prompt, permit) in prompts.into_iter().zip(entry.permits) {
             let (max_tokens, cancels) = (prompt.max_tokens, state.engine.cancels());
             let id = state.seeds.next_request();
             let (reply, stream) =
                 reply_channel(id, prompt.tokens.len(), ask.choices, max_tokens, cancels);
             state.engine.submit(Submission {
                 id,
-                tenant: tenant.id(),
+                tenant: tenant.id,
+                share: Share::default(),
                 cache_salt: Arc::clone(&ask.cache_salt),
                 prompt: Arc::clone(&prompt.tokens),
                 // Prompts are independent requests: each is answered as if it came alone.
@@ -144,7 +143,9 @@ impl Generation {
                 score_prompt: detail.score_prompt,
                 priority: ask.priority,
                 arrived: admitted,
+                start_by: entry.start_by,
                 deadline: None,
+                tpot: tenant.settings.tpot,
                 reply,
             })?;
             generation.add_run(prompt, permit, stream, ask);
@@ -255,7 +256,7 @@ impl Generation {
         }
         run.started = true;
         run.cached_tokens = cached_tokens;
-        run.permit.started();
+        run.permit.started(cached_tokens);
         let waited = self.state.clock.now().since(self.admitted);
         self.account.ledger().facts.queue.get_or_insert(waited);
         self.ready.push_back(Step::Started);
@@ -270,6 +271,7 @@ impl Generation {
         if running.finish.is_some() {
             return;
         }
+        run.permit.generated();
         match running.last_token.replace(now) {
             Some(last) => self.account.token_gap(now.since(last)),
             None => {

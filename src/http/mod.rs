@@ -29,7 +29,8 @@ use std::sync::Arc;
 
 use axum::Router;
 
-use self::route::{Listed, Routes, Scope};
+use self::route::{Access, Listed, Routes};
+use crate::gate::Scope;
 
 pub use shutdown::{Phase, Shutdown};
 pub use state::{AppState, CpuPool, ModelCard, PoolError, SamplingDefaults, Seeds};
@@ -42,28 +43,31 @@ pub fn router(state: Arc<AppState>) -> Router {
 fn routes(state: Arc<AppState>) -> (Router, Vec<Listed>) {
     const CHAT: &str = "/v1/chat/completions";
     const COMPLETIONS: &str = "/v1/completions";
-    use Scope::{Open, Tenant};
+    const INFERENCE: Access = Access::Needs(Scope::Inference);
+    const MODELS: Access = Access::Needs(Scope::ModelsRead);
+    const METRICS: Access = Access::Needs(Scope::MetricsRead);
+    use Access::Open;
     Routes::new(state)
         .generate(CHAT, CHAT, chat::create)
         .generate("/chat/completions", CHAT, chat::create)
         .generate(COMPLETIONS, COMPLETIONS, completions::create)
         .generate("/completions", COMPLETIONS, completions::create)
-        .route("POST", "/v1/chat/completions/render", Tenant, chat::render)
-        .route("POST", "/chat/completions/render", Tenant, chat::render)
-        .route("POST", "/v1/completions/render", Tenant, completions::render)
-        .route("POST", "/completions/render", Tenant, completions::render)
-        .route("GET", "/v1/models", Tenant, models::list)
-        .route("GET", "/models", Tenant, models::list)
-        .route("GET", "/v1/models/{*id}", Tenant, models::get)
-        .route("GET", "/models/{*id}", Tenant, models::get)
-        .route("POST", "/tokenize", Tenant, tokens::tokenize)
-        .route("POST", "/v1/tokenize", Tenant, tokens::tokenize)
-        .route("POST", "/detokenize", Tenant, tokens::detokenize)
-        .route("POST", "/v1/detokenize", Tenant, tokens::detokenize)
-        .route("GET", "/tokenizer_info", Tenant, tokens::info)
-        .route("GET", "/metrics", Tenant, ops::metrics)
-        .route("GET", "/load", Tenant, ops::load)
-        .route("GET", "/version", Tenant, ops::version)
+        .route("POST", "/v1/chat/completions/render", INFERENCE, chat::render)
+        .route("POST", "/chat/completions/render", INFERENCE, chat::render)
+        .route("POST", "/v1/completions/render", INFERENCE, completions::render)
+        .route("POST", "/completions/render", INFERENCE, completions::render)
+        .route("GET", "/v1/models", MODELS, models::list)
+        .route("GET", "/models", MODELS, models::list)
+        .route("GET", "/v1/models/{*id}", MODELS, models::get)
+        .route("GET", "/models/{*id}", MODELS, models::get)
+        .route("POST", "/tokenize", INFERENCE, tokens::tokenize)
+        .route("POST", "/v1/tokenize", INFERENCE, tokens::tokenize)
+        .route("POST", "/detokenize", INFERENCE, tokens::detokenize)
+        .route("POST", "/v1/detokenize", INFERENCE, tokens::detokenize)
+        .route("GET", "/tokenizer_info", INFERENCE, tokens::info)
+        .route("GET", "/metrics", METRICS, ops::metrics)
+        .route("GET", "/load", METRICS, ops::load)
+        .route("GET", "/version", MODELS, ops::version)
         .route("GET", "/livez", Open, ops::livez)
         .route("GET", "/readyz", Open, ops::readyz)
         .route("GET", "/health", Open, ops::readyz)

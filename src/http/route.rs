@@ -17,19 +17,20 @@ use super::body;
 use super::error::ApiError;
 use super::state::AppState;
 use crate::clock::Time;
-use crate::gate::Tenant;
+use crate::gate::{Caller, Scope, Tenant};
 
 /// Bodies up to this size are parsed where they are read; larger ones in the pool.
 const SMALL_BODY_BYTES: usize = 64 << 10;
 const REQUEST_ID_BYTES_MAX: usize = 128;
+const GENERATES: Access = Access::Needs(Scope::Inference);
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum Access {
     /// Everybody: for health checks alone.
     Open,
-    /// Whoever the gate identifies; everybody when no keys are configured.
-    Tenant,
+    /// Whoever has a key with this scope; everybody when no keys are configured.
+    Needs(Scope),
 }
 
 /// A route as it is listed, for tests and for the table of routes.
@@ -37,14 +38,14 @@ pub(super) enum Scope {
 pub(super) struct Listed {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
-    pub(super) scope: Scope,
+    pub(super) access: Access,
 }
 
 /// A request on its way to a handler.
 pub(super) struct Call {
     pub(super) state: Arc<AppState>,
     /// Who asks; `None` on open routes.
-    tenant: Option<Tenant>,
+    caller: Option<Caller>,
     parts: Parts,
     body: Body,
     /// What the metrics will be told; only on routes that generate.
@@ -71,7 +72,7 @@ impl Routes {
         mut self,
         method: &'static str,
         path: &'static str,
-        scope: Scope,
+        access: Access,
         handler: H,
     ) -> Self
     where
@@ -81,9 +82,9 @@ impl Routes {
         let filter = if method == "GET" { MethodFilter::GET } else { MethodFilter::POST };
         let state = Arc::clone(&self.state);
         let endpoint =
-            move |request: Request| answer(Arc::clone(&state), scope, None, handler, request);
+            move |request: Request| answer(Arc::clone(&state), access, None, handler, request);
         self.router = self.router.route(path, on(filter, endpoint));
-        self.listed.push(Listed { method, path, scope });
+        self.listed.push(Listed { method, path, access });
         self
     }
 
@@ -100,10 +101,10 @@ impl Routes {
     {
         let state = Arc::clone(&self.state);
         let call = move |request: Request| {
-            answer(Arc::clone(&state), Scope::Tenant, Some(endpoint), handler, request)
+            answer(Arc::clone(&state), GENERATES, Some(endpoint), handler, request)
         };
         self.router = self.router.route(path, on(MethodFilter::POST, call));
-        self.listed.push(Listed { method: "POST", path, scope: Scope::Tenant });
+        self.listed.push(Listed { method: "POST", path, access: GENERATES });
         self
     }
 
@@ -120,8 +121,8 @@ impl Routes {
 
 impl Call {
     /// The tenant of a route that is not open.
-    pub(super) fn tenant(&self) -> &Tenant {
-        self.tenant.as_ref().expect("the route's scope is Tenant")
+    pub(super) fn tenant(&self) -> &Arc<Tenant> {
+        &self.caller.as_ref().expect("the route is not open").tenant
     }
 
     /// What stands in the path after `marker`, percent-decoded; for routes that end in a name.
@@ -152,7 +153,7 @@ impl Call {
 /// Everything around a handler: identity, request id, counting, and errors into answers.
 async fn answer<H, F>(
     state: Arc<AppState>,
-    scope: Scope,
+    access: Access,
     counted: Option<&'static str>,
     handler: H,
     request: Request,
@@ -170,14 +171,17 @@ where
     if counted.is_some() && is_sdk_retry(&parts.headers) {
         state.metrics.sdk_retry();
     }
-    let tenant = match scope {
-        Scope::Open => Ok(None),
-        Scope::Tenant => state.gate.identify(bearer(&parts.headers)).map(Some),
+    let caller = match access {
+        Access::Open => Ok(None),
+        Access::Needs(scope) => {
+            let unix_s = state.clock.unix_s();
+            state.gate.identify(bearer(&parts.headers), scope, unix_s).map(Some)
+        }
     };
-    let answered = match tenant {
-        Ok(tenant) => {
+    let answered = match caller {
+        Ok(caller) => {
             let (state, account) = (Arc::clone(&state), account.clone());
-            handler(Call { state, tenant, parts, body, account }).await
+            handler(Call { state, caller, parts, body, account }).await
         }
         Err(refusal) => Err(refusal.into()),
     };

@@ -176,8 +176,9 @@ fn app_state(
     // A seed for dummy weights alone must not make every unseeded request equal to the last run's.
     let fixed = config.model.seed != 0 && config.model.load_format != LoadFormat::Dummy;
     let seed = if fixed { config.model.seed } else { u64::from_le_bytes(random()?) };
+    let keys = Keys::new(&server.api_keys, server.tenancy.default.clone());
     Ok(Arc::new(AppState {
-        gate: Arc::new(Gate::new(Keys::new(&server.api_keys), server.queue)),
+        gate: Arc::new(Gate::new(keys, server.queue)),
         text,
         engine,
         metrics,

@@ -7,7 +7,7 @@ use weir::clock::{Clock, ManualClock, Time};
 use weir::device::sim::{Pace, SimConfig, SimCost, SimDevice, SimFaults};
 use weir::device::{DeviceLimits, SamplingParams};
 use weir::engine::{
-    Engine, EngineConfig, EngineHandle, Event, FinishReason, ReplyStream, Stops, Submission,
+    Engine, EngineConfig, EngineHandle, Event, FinishReason, ReplyStream, Share, Stops, Submission,
     TurnReport, Usage, reply_channel,
 };
 use weir::ids::{RequestId, TenantId, TokenId};
@@ -24,6 +24,7 @@ pub const EOS: TokenId = TokenId(7);
 #[derive(Clone)]
 pub struct Ask {
     pub tenant: u32,
+    pub share: Share,
     pub salt: &'static str,
     pub prompt: Vec<TokenId>,
     pub params: Vec<SamplingParams>,
@@ -31,7 +32,9 @@ pub struct Ask {
     pub stops: Stops,
     pub score_prompt: Option<u32>,
     pub priority: i32,
+    pub start_by: Option<Time>,
     pub deadline: Option<Time>,
+    pub tpot: Option<Duration>,
 }
 
 /// What a caller got.
@@ -104,6 +107,7 @@ impl Ask {
     pub fn new(prompt: Vec<TokenId>, max_tokens: u32) -> Self {
         Self {
             tenant: 0,
+            share: Share::default(),
             salt: "",
             prompt,
             params: vec![SamplingParams::greedy()],
@@ -111,7 +115,9 @@ impl Ask {
             stops: Stops::default(),
             score_prompt: None,
             priority: 0,
+            start_by: None,
             deadline: None,
+            tpot: None,
         }
     }
 
@@ -307,6 +313,7 @@ pub fn submission(
     let submission = Submission {
         id,
         tenant: TenantId(ask.tenant),
+        share: ask.share,
         cache_salt: Arc::from(ask.salt),
         prompt: Arc::from(ask.prompt.as_slice()),
         params: ask.params.iter().cloned().map(Arc::new).collect(),
@@ -315,7 +322,9 @@ pub fn submission(
         score_prompt: ask.score_prompt,
         priority: ask.priority,
         arrived: now,
+        start_by: ask.start_by,
         deadline: ask.deadline,
+        tpot: ask.tpot,
         reply,
     };
     (submission, stream)

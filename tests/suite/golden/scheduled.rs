@@ -10,7 +10,7 @@ use weir::backend::cpu::{CpuBackend, CpuOptions};
 use weir::clock::{ManualClock, Time};
 use weir::device::{SampledToken, SamplingParams};
 use weir::engine::{
-    Engine, EngineConfig, EngineHandle, Event, ReplyStream, Stops, Submission, TurnReport,
+    Engine, EngineConfig, EngineHandle, Event, ReplyStream, Share, Stops, Submission, TurnReport,
     reply_channel,
 };
 use weir::ids::{RequestId, TenantId, TokenId};
@@ -69,6 +69,7 @@ impl Rig {
         let submission = Submission {
             id,
             tenant: TenantId(1),
+            share: Share::default(),
             cache_salt: Arc::from(""),
             prompt: Arc::from(prompt),
             params: params.into_iter().map(Arc::new).collect(),
@@ -77,7 +78,9 @@ impl Rig {
             score_prompt: None,
             priority: 0,
             arrived: Time(self.turns),
+            start_by: None,
             deadline: None,
+            tpot: None,
             reply,
         };
         self.handle.submit(submission).unwrap();

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 use weir::clock::{Clock, ManualClock, SystemClock};
-use weir::config::{ListenerLimits, QueueLimits, RequestLimits};
+use weir::config::{ListenerLimits, QueueLimits, RequestLimits, TenantSettings};
 use weir::device::DeviceLimits;
 use weir::device::sim::{Pace, SimConfig, SimCost, SimDevice};
 use weir::engine::{Engine, EngineConfig, EngineHandle};
@@ -137,7 +137,7 @@ impl Options {
         let source = TokenizerSource::Bytes { vocab_size: VOCAB_SIZE };
         let limits = TextLimits { template_fuel: 1_000_000, rendered_bytes_max: 8 << 20 };
         let state = Arc::new(AppState {
-            gate: Arc::new(Gate::new(Keys::new(&self.keys), self.queue)),
+            gate: Arc::new(Gate::new(Keys::new(&self.keys, TenantSettings::default()), self.queue)),
             text: Arc::new(Text::open(source, self.template, limits).unwrap()),
             engine,
             metrics: Arc::new(Metrics::new(MODEL, true).unwrap()),

@@ -3,15 +3,16 @@
 mod foreign;
 mod limits;
 mod raw;
+mod secret;
 mod size;
+mod source;
+mod tenancy;
 mod tenant;
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
 use thiserror::Error;
 
 pub use limits::{ListenerLimits, QueueLimits, RequestLimits};
@@ -19,8 +20,14 @@ pub use raw::{
     Cli, Command, DeviceChoice, FloatType, LoadFormat, LogFormat, MetricsCompat, RawConfig,
     ServeArgs,
 };
+pub use secret::Secret;
 pub use size::Count;
+pub use source::{Places, Request, Source, read};
 pub use tenant::{Class, Tenancy, TenantSettings};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Bytes of a key of `--api-key`: what clients send is hashed, so it has to be short.
+pub const API_KEY_BYTES_MAX: usize = 512;
 
 /// Why settings are not usable.
 #[derive(Debug, Error)]
@@ -54,6 +61,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// Where all this came from, to read it again; `None`: from a program's own code.
+    pub source: Option<Source>,
 }
 
 /// What to serve.
@@ -128,8 +137,17 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// Port; 0: any free one.
     pub port: u16,
-    /// Keys; empty: none needed.
-    pub api_keys: Vec<String>,
+    /// Where the admin routes are served; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Where `/metrics` and `/load` are served; `None`: beside the inference routes.
+    pub metrics: Option<SocketAddr>,
+    /// Keys of the tenant "default", beside those of the key file.
+    pub api_keys: Vec<Secret>,
+    /// Whether other than loopback addresses may be served without any key.
+    pub insecure_no_auth: bool,
+    /// Where keys and the ledger live; created (mode 0700) when something is first kept there.
+    /// `None` when neither a setting nor the environment names a folder.
+    pub state_dir: Option<PathBuf>,
     /// How long running answers may take to finish when the server stops.
     pub drain_timeout: Duration,
     /// Whether vLLM's metric names are added.
@@ -153,104 +171,14 @@ pub struct LogConfig {
     pub level: String,
 }
 
-/// What the command line asks for.
-#[derive(Debug)]
-pub enum Request {
-    /// Serve with these settings.
-    Serve(Box<Config>),
-    /// Print the settings and exit.
-    Print(Box<Config>),
-}
-
-/// Reads the command line, the environment and the settings file it names.
-///
-/// # Errors
-/// A `clap` error for the command line itself (help and version among them, to be printed by its
-/// `exit`), or a [`ConfigError`] inside one of the same kind.
-pub fn read<I, S>(args: I) -> Result<Request, clap::Error>
-where
-    I: IntoIterator<Item = S>,
-    S: Into<std::ffi::OsString> + Clone,
-{
-    let matches = Cli::command().try_get_matches_from(args).map_err(explain)?;
-    let cli = Cli::from_arg_matches(&matches)?;
-    let args = match cli.command {
-        Some(Command::Serve(args)) => *args,
-        None => cli.serve,
-    };
-    let print = args.print_config;
-    let config = resolve(args)
-        .map_err(|error| Cli::command().error(ErrorKind::ValueValidation, error.to_string()))?;
-    let config = Box::new(config);
-    Ok(if print { Request::Print(config) } else { Request::Serve(config) })
-}
-
-/// Adds what is known of vLLM's flags to clap's "unexpected argument".
-fn explain(error: clap::Error) -> clap::Error {
-    if error.kind() == ErrorKind::UnknownArgument
-        && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
-        && let Some(advice) = foreign::advice(flag)
-    {
-        return Cli::command().error(ErrorKind::UnknownArgument, advice);
-    }
-    error
-}
-
-fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
-    let file = match &args.config {
-        Some(path) => read_file(path)?,
-        None => RawConfig::default(),
-    };
-    let mut settings = args.settings;
-    settings.model = settings.model.or(args.positional_model);
-    if args.no_enable_prefix_caching {
-        settings.enable_prefix_caching = Some(false);
-    }
-    Config::check(settings.or(file), hub_cache())
-}
-
-#[allow(clippy::disallowed_methods, reason = "settings are read from the environment here")]
-fn hub_cache() -> Option<PathBuf> {
-    let var = |name| std::env::var_os(name).map(PathBuf::from);
-    var("HF_HUB_CACHE")
-        .or_else(|| var("HF_HOME").map(|home| home.join("hub")))
-        .or_else(|| var("HOME").map(|home| home.join(".cache/huggingface/hub")))
-}
-
-fn read_file(path: &Path) -> Result<RawConfig, ConfigError> {
-    let wrong = |reason: String| ConfigError::File { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-    let mut normal = toml::Table::new();
-    for (key, value) in table {
-        let name = key.replace('-', "_");
-        if !RawConfig::NAMES.contains(&name.as_str()) {
-            let nearest = nearest(&name, RawConfig::NAMES);
-            return Err(wrong(match (foreign::advice(&key), nearest) {
-                (Some(advice), _) => advice,
-                (None, Some(near)) => format!("unknown setting {key:?}; did you mean {near:?}?"),
-                (None, None) => format!("unknown setting {key:?}; see `weir serve --help`"),
-            }));
-        }
-        normal.insert(name, value);
-    }
-    normal.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))
-}
-
-/// The known name that differs least from `name`, if it is near enough to be a slip.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known.iter().map(|k| (strsim::damerau_levenshtein(name, k), *k)).min()?;
-    (near.0 <= 1 + name.len() / 4).then_some(near.1)
-}
-
 impl Config {
-    /// Checks raw settings and fills in defaults. `hub_cache` is where downloaded models lie.
+    /// Checks raw settings and fills in defaults.
     ///
     /// # Errors
     /// [`ConfigError::Value`] naming the setting.
-    pub fn check(raw: RawConfig, hub_cache: Option<PathBuf>) -> Result<Self, ConfigError> {
+    pub fn check(raw: RawConfig, tenancy: Tenancy, places: &Places) -> Result<Self, ConfigError> {
         refuse_foreign_values(&raw)?;
-        let server = server_config(&raw)?;
+        let server = server_config(&raw, tenancy, places)?;
         let engine = engine_settings(&raw)?;
         let log = LogConfig {
             format: raw.log_format.unwrap_or(LogFormat::Text),
@@ -267,9 +195,9 @@ impl Config {
             dtype: raw.dtype.unwrap_or(FloatType::Auto),
             context_tokens_max,
             seed: raw.seed.unwrap_or(0),
-            hub_cache,
+            hub_cache: places.hub_cache.clone(),
         };
-        Ok(Self { model, engine, server, log })
+        Ok(Self { model, engine, server, log, source: None })
     }
 }
 
@@ -297,19 +225,17 @@ fn refuse_foreign_values(raw: &RawConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn server_config(raw: &RawConfig) -> Result<ServerConfig, ConfigError> {
-    let host = raw.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+fn server_config(
+    raw: &RawConfig,
+    tenancy: Tenancy,
+    places: &Places,
+) -> Result<ServerConfig, ConfigError> {
+    let host = raw.host.unwrap_or(LOOPBACK);
     let api_keys = raw.api_key.clone().unwrap_or_default();
-    if api_keys.iter().any(String::is_empty) {
-        let reason = "a key must not be empty".to_owned();
+    let fits = |key: &Secret| (1..=API_KEY_BYTES_MAX).contains(&key.reveal().len());
+    if !api_keys.iter().all(fits) {
+        let reason = format!("a key has to have 1 to {API_KEY_BYTES_MAX} bytes");
         return Err(ConfigError::Value { name: "api-key", reason });
-    }
-    if api_keys.is_empty() && !host.is_loopback() && raw.insecure_no_auth != Some(true) {
-        let reason = format!(
-            "{host} is not a loopback address and no --api-key is set: anybody who reaches this \
-             machine could use it. Set --api-key, or say --insecure-no-auth"
-        );
-        return Err(ConfigError::Value { name: "host", reason });
     }
     let defaults = QueueLimits::default();
     let queue = QueueLimits {
@@ -321,14 +247,37 @@ fn server_config(raw: &RawConfig) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
         host,
         port: raw.port.unwrap_or(8000),
+        admin: second_listener("admin-host", raw.admin_host, "--admin-port", raw.admin_port)?,
+        metrics: second_listener(
+            "metrics-host",
+            raw.metrics_host,
+            "--metrics-port",
+            raw.metrics_port,
+        )?,
         api_keys,
+        insecure_no_auth: raw.insecure_no_auth == Some(true),
+        state_dir: raw.state_dir.clone().or_else(|| places.state_dir.clone()),
         drain_timeout: seconds("drain-timeout", raw.drain_timeout, 30.0)?,
         vllm_metrics: raw.metrics_compat == Some(MetricsCompat::Vllm),
-        tenancy: Tenancy::default(),
+        tenancy,
         queue,
         request: request_limits(raw)?,
         listener: listener_limits(raw)?,
     })
+}
+
+/// A listener that exists when its port is set.
+fn second_listener(
+    host_name: &'static str,
+    host: Option<IpAddr>,
+    port_flag: &str,
+    port: Option<u16>,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    if host.is_some() && port.is_none() {
+        let reason = format!("it has no effect without {port_flag}");
+        return Err(ConfigError::Value { name: host_name, reason });
+    }
+    Ok(port.map(|port| SocketAddr::new(host.unwrap_or(LOOPBACK), port)))
 }
 
 fn request_limits(raw: &RawConfig) -> Result<RequestLimits, ConfigError> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use super::secret::Secret;
 use super::size::Count;
 
 /// The command line.
@@ -42,7 +43,8 @@ pub struct ServeArgs {
     /// Model to serve, as --model
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     pub positional_model: Option<String>,
-    /// TOML file with settings; its keys are the long names of these flags
+    /// TOML file with settings under the long names of these flags, and with tenants
+    /// ([tenants.NAME], [tenant-defaults]); SIGHUP reads tenants and keys again
     #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
     pub config: Option<PathBuf>,
     /// Print the settings in force and exit
@@ -119,7 +121,7 @@ pub enum LogFormat {
 macro_rules! settings {
     ($($(#[$meta:meta])* $name:ident: $type:ty,)*) => {
         /// Settings, each absent unless somebody gave it.
-        #[derive(Clone, Debug, Default, Args, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct RawConfig {
             $($(#[$meta])* pub $name: Option<$type>,)*
@@ -133,6 +135,15 @@ macro_rules! settings {
             #[must_use]
             pub fn or(self, lower: RawConfig) -> RawConfig {
                 RawConfig { $($name: self.$name.or(lower.$name),)* }
+            }
+
+            /// Names of the settings that differ from `other`'s, as flags are written.
+            pub fn differences(&self, other: &RawConfig) -> Vec<String> {
+                let mut names = Vec::new();
+                $(if self.$name != other.$name {
+                    names.push(stringify!($name).replace('_', "-"));
+                })*
+                names
             }
         }
     };
@@ -206,13 +217,29 @@ settings! {
     /// Port to listen on; 0 takes a free one
     #[arg(long, env = "WEIR_PORT", help_heading = "Server")]
     port: u16,
-    /// API key(s); without any, only loopback addresses are served unless
-    /// --insecure-no-auth says otherwise
+    /// API key(s) of the tenant "default"; see `weir keys` for keys of other tenants. Without any
+    /// key only loopback addresses are served unless --insecure-no-auth says otherwise
     #[arg(long, env = "WEIR_API_KEY", value_delimiter = ',', num_args = 1.., hide_env_values = true, help_heading = "Server")]
-    api_key: Vec<String>,
+    api_key: Vec<Secret>,
     /// Serve other than loopback addresses without any API key
     #[arg(long, env = "WEIR_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Server")]
     insecure_no_auth: bool,
+    /// Folder of keys and ledger [default: $XDG_STATE_HOME/weir or ~/.local/state/weir]
+    #[arg(long, env = "WEIR_STATE_DIR", value_name = "DIR", help_heading = "Server")]
+    state_dir: PathBuf,
+    /// Port of the admin routes (/admin/v1), which are served nowhere without it; 0 takes a free
+    /// one
+    #[arg(long, env = "WEIR_ADMIN_PORT", value_name = "PORT", help_heading = "Server")]
+    admin_port: u16,
+    /// Address of the admin routes [default: 127.0.0.1]
+    #[arg(long, env = "WEIR_ADMIN_HOST", value_name = "HOST", help_heading = "Server")]
+    admin_host: IpAddr,
+    /// Port of /metrics and /load, which are served beside the inference routes without it
+    #[arg(long, env = "WEIR_METRICS_PORT", value_name = "PORT", help_heading = "Server")]
+    metrics_port: u16,
+    /// Address of /metrics and /load where they have a port of their own [default: 127.0.0.1]
+    #[arg(long, env = "WEIR_METRICS_HOST", value_name = "HOST", help_heading = "Server")]
+    metrics_host: IpAddr,
     /// Requests that may wait; one more is refused with 503
     #[arg(long, env = "WEIR_MAX_NUM_QUEUED_REQS", help_heading = "Server")]
     max_num_queued_reqs: Count,

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle as Task;
 
 use super::model::{self, Loaded};
 use crate::clock::Clock;
-use crate::config::{Config, LoadFormat};
+use crate::config::{Config, LoadFormat, ServerConfig};
 use crate::engine::{EngineConfig, EngineError, EngineHandle, TurnReport};
 use crate::gate::{Gate, Keys};
 use crate::http::{self, AppState, CpuPool, Seeds, Shutdown, listener};
@@ -43,6 +43,7 @@ impl Server {
     /// # Errors
     /// What could not be loaded or bound, and what to do about it.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
+        refuse_open_address(&config.server)?;
         let loading = {
             let (config, clock) = (config.clone(), Arc::clone(&clock));
             tokio::task::spawn_blocking(move || model::load(&config, clock))
@@ -163,6 +164,18 @@ impl Server {
     }
 }
 
+/// Without keys anybody who reaches an address could use the server (R27).
+fn refuse_open_address(server: &ServerConfig) -> Result<()> {
+    if !server.api_keys.is_empty() || server.insecure_no_auth || server.host.is_loopback() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "--host: {} is not a loopback address and no --api-key is set: anybody who reaches this \
+         machine could use it. Set --api-key, or say --insecure-no-auth",
+        server.host
+    )
+}
+
 fn app_state(
     config: &Config,
     engine: EngineHandle,
@@ -176,7 +189,8 @@ fn app_state(
     // A seed for dummy weights alone must not make every unseeded request equal to the last run's.
     let fixed = config.model.seed != 0 && config.model.load_format != LoadFormat::Dummy;
     let seed = if fixed { config.model.seed } else { u64::from_le_bytes(random()?) };
-    let keys = Keys::new(&server.api_keys, server.tenancy.default.clone());
+    let keys: Vec<String> = server.api_keys.iter().map(|key| key.reveal().to_owned()).collect();
+    let keys = Keys::new(&keys, server.tenancy.default.clone());
     Ok(Arc::new(AppState {
         gate: Arc::new(Gate::new(keys, server.queue)),
         text,

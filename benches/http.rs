@@ -145,7 +145,7 @@ async fn engine_tokens(rig: &Rig, id: u64, max_tokens: u32) {
         score_prompt: None,
         priority: 0,
         arrived: rig.state.clock.now(),
-        start_by: None,
+        promise: None,
         deadline: None,
         tpot: None,
         reply,

@@ -301,7 +301,7 @@ impl Callers {
             score_prompt: None,
             priority: 0,
             arrived: self.clock.now(),
-            start_by: None,
+            promise: None,
             deadline: Some(self.clock.now().plus(Duration::from_secs(3600))),
             tpot: None,
             reply,

@@ -17,6 +17,7 @@ const LOOK_AGAIN_STEPS: u64 = 16;
 impl Scheduler {
     /// Starts waiting requests while rows, slots and blocks allow.
     pub(super) fn admit(&mut self, step: &mut Step, now: Time) {
+        self.keep_promises(step, now);
         let mut tried = 0;
         let requests = &self.requests;
         self.blocked = self.blocked.filter(|blocked| waits(requests, blocked.request));
@@ -48,6 +49,23 @@ impl Scheduler {
             self.queue.set_aside();
         }
         self.queue.restore();
+    }
+
+    /// Starts the requests whose promise is about to be broken, as long as they fit and no room is
+    /// kept for another one.
+    fn keep_promises(&mut self, step: &mut Step, now: Time) {
+        while step.rows() < self.rows_max && !self.slots_free.is_empty() {
+            let Some(key) = self.promises.most_urgent(&self.requests, now) else { return };
+            let other = self.room_kept(now).is_some_and(|blocked| blocked.request != key);
+            if other || !self.fits(key.index) {
+                return;
+            }
+            self.note_overtaking(key);
+            let tenant = self.requests[key.index].tenant;
+            self.start(step, key.index);
+            let requests = &self.requests;
+            self.queue.forget(tenant, |key| waits(requests, key));
+        }
     }
 
     fn room_kept(&self, now: Time) -> Option<Blocked> {

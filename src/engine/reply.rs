@@ -54,6 +54,8 @@ pub enum FinishReason {
     Stopped,
     /// Its deadline passed.
     Deadline,
+    /// It had not started when it was promised to.
+    Late,
 }
 
 /// What a request used.

@@ -29,6 +29,8 @@ pub struct TurnReport {
     pub done: u32,
     /// Requests whose deadline passed.
     pub expired: u32,
+    /// Requests that did not start when it was promised.
+    pub late: u32,
     /// Requests whose caller left.
     pub cancelled: u32,
     /// Requests that ended with `Failed`.

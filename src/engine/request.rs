@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::outbox::ReplyKey;
 use super::prefix::ChainId;
 use super::reply::Usage;
-use super::submission::Stops;
+use super::submission::{Promise, Stops};
 use crate::clock::Time;
 use crate::device::SamplingParams;
 use crate::ids::{RequestId, TokenId};
@@ -34,6 +34,7 @@ pub(super) struct Request {
     /// Order of arrival among all requests.
     pub arrival: u64,
     pub deadline: Option<Time>,
+    pub promise: Option<Promise>,
     pub reply: ReplyKey,
     /// The sequence of each choice; `None` once the choice has ended.
     pub choices: Vec<Option<u32>>,

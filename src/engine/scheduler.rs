@@ -7,6 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use super::block_list::BlockList;
 use super::blocks::BlockPool;
 use super::outbox::Outbox;
+use super::promise::Promises;
 use super::queue::FairQueue;
 use super::reply::{Event, FinishReason, Usage};
 use super::report::TurnReport;
@@ -41,6 +42,7 @@ pub(super) struct Scheduler {
     pub(super) steps_without_prefill: u32,
     /// Deadlines of all requests, and of some that ended earlier.
     deadlines: BinaryHeap<Reverse<(Time, u32, RequestId)>>,
+    pub(super) promises: Promises,
     /// The request that others may overtake for a while, because it does not fit (R39).
     pub(super) blocked: Option<Blocked>,
     /// Blocks promised to requests that may not be preempted again.
@@ -102,6 +104,7 @@ impl Scheduler {
             decode_start: 0,
             steps_without_prefill: 0,
             deadlines: BinaryHeap::new(),
+            promises: Promises::default(),
             blocked: None,
             blocks_reserved: 0,
             backlog_tokens: 0,
@@ -151,6 +154,7 @@ impl Scheduler {
             priority: submission.priority,
             arrival: self.next_arrival,
             deadline: submission.deadline,
+            promise: submission.promise,
             reply: self.outbox.open(submission.reply),
             choices: vec![None; choices],
             unfinished: choices as u32,
@@ -175,6 +179,7 @@ impl Scheduler {
         let last_prompt = request.prompt[request.prompt.len() - 1];
         let (id, root, tokens_max) = (request.id, request.root, request.max_tokens);
         let (deadline, tenant, reply) = (request.deadline, request.tenant, request.reply);
+        let promise = request.promise.filter(|_| !request.started);
         let stop_filter = StopFilter::new(&request.stops);
         request.choices.fill(None);
         request.unfinished = 0;
@@ -217,6 +222,9 @@ impl Scheduler {
             request.unfinished += 1;
         }
         self.by_id.insert(id, index);
+        if let Some(promise) = promise {
+            self.promises.add(promise, RequestKey { index, id });
+        }
         if let Some(deadline) = deadline {
             self.deadlines.push(Reverse((deadline, index, id)));
         }
@@ -240,7 +248,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends the requests whose deadline has come.
+    /// Ends the requests whose deadline has come, and those that should have started.
     pub fn expire(&mut self, now: Time) {
         while let Some(&Reverse((deadline, index, id))) = self.deadlines.peek() {
             if deadline > now {
@@ -251,6 +259,10 @@ impl Scheduler {
                 self.report.expired += 1;
                 self.end_all_choices(index, FinishReason::Deadline);
             }
+        }
+        while let Some(late) = self.promises.take_broken(&self.requests, now) {
+            self.report.late += 1;
+            self.end_all_choices(late.index, FinishReason::Late);
         }
         // Most requests end before their deadline, and their entries would pile up.
         if self.deadlines.len() > 2 * self.requests.len() + 1024 {

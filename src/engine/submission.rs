@@ -38,14 +38,23 @@ pub struct Submission {
     pub priority: i32,
     /// When it was admitted.
     pub arrived: Time,
-    /// It ends with `FinishReason::Late` when its first step has not begun then.
-    pub start_by: Option<Time>,
+    /// When it has to start, if that was promised.
+    pub promise: Option<Promise>,
     /// It ends with `FinishReason::Deadline` when it is not finished then.
     pub deadline: Option<Time>,
     /// Its objective of the time between two tokens, which bounds the steps it is in.
     pub tpot: Option<Duration>,
     /// Where its events go.
     pub reply: Reply,
+}
+
+/// When a request has to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// From then on it goes before all requests that are not as urgent.
+    pub urgent_from: Time,
+    /// It ends with `FinishReason::Late` when its first step has not begun then.
+    pub start_by: Time,
 }
 
 /// How a tenant shares the device with others.

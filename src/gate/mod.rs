@@ -1,21 +1,29 @@
 //! May this request enter, now? Keys, queue bounds, draining; knows neither HTTP nor the content
 //! of tokens. Everything is a function of its arguments: load and time come from outside.
 
+mod forecast;
+mod permit;
 mod refusal;
 mod scope;
 mod tenant;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use permit::{Permit, Used};
 pub use refusal::Refusal;
 pub use scope::{Scope, Scopes};
 pub use tenant::{Caller, Keys, Tenant};
 
 use crate::clock::{Moment, Time};
 use crate::config::QueueLimits;
-use crate::engine::Load;
+use crate::engine::{Load, Promise};
+
+use self::forecast::Forecast;
+
+/// Part of the objective after which an admitted request that still waits goes first.
+const URGENT_FROM: f64 = 0.7;
 
 /// What one prompt of a request asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +50,8 @@ pub struct Entry {
     pub permits: Vec<Permit>,
     /// The predicted time to the first token of the last prompt.
     pub predicted_ttft: Option<Duration>,
-    /// The promise: a prompt that has not begun to run by then ends, unstarted.
-    pub start_by: Option<Time>,
+    /// When its prompts have to start.
+    pub promise: Option<Promise>,
 }
 
 /// Decides about entry. Shared by all connections.
@@ -52,44 +60,25 @@ pub struct Gate {
     keys: Keys,
     limits: QueueLimits,
     draining: AtomicBool,
+    core: Mutex<Core>,
+}
+
+/// What changes with each request; one lock, held for a few microseconds and over no IO.
+#[derive(Debug, Default)]
+struct Core {
     /// Requests that hold a permit.
-    open_requests: AtomicU32,
+    open_requests: u32,
     /// Of these, the ones whose first step has not begun, and their prompt tokens. Counted here
     /// and not read from the engine, whose snapshot lags behind a burst of arrivals.
-    waiting_requests: AtomicU32,
-    waiting_tokens: AtomicU64,
-}
-
-/// An admitted request's place. Lives in the response body; dropping it gives the place back.
-#[derive(Debug)]
-pub struct Permit {
-    gate: Arc<Gate>,
-    used: Used,
-    waiting: bool,
-}
-
-/// What a prompt has used so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// Tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// Of these, the ones from the prefix cache.
-    pub cached_tokens: u32,
-    /// Tokens generated, all choices together.
-    pub output_tokens: u32,
+    waiting_requests: u32,
+    waiting_tokens: u64,
+    forecast: Forecast,
 }
 
 impl Gate {
     /// A gate for these keys and bounds.
     pub fn new(keys: Keys, limits: QueueLimits) -> Self {
-        Self {
-            keys,
-            limits,
-            draining: AtomicBool::new(false),
-            open_requests: AtomicU32::new(0),
-            waiting_requests: AtomicU32::new(0),
-            waiting_tokens: AtomicU64::new(0),
-        }
+        Self { keys, limits, draining: AtomicBool::new(false), core: Mutex::default() }
     }
 
     /// The caller behind a request's bearer token, if its key may be used for `scope` now.
@@ -111,9 +100,12 @@ impl Gate {
     ///
     /// # Errors
     /// The [`Refusal`] that every request of this tenant would get.
-    pub fn precheck(&self, _tenant: &Tenant, load: &Load, now: Moment) -> Result<(), Refusal> {
+    pub fn precheck(&self, tenant: &Tenant, load: &Load, now: Moment) -> Result<(), Refusal> {
         self.ready(load, now.at)?;
-        self.check_queue(load, 0, 0)
+        let core = self.core();
+        self.check_queue(&core, load, 0)?;
+        core.forecast.judge(tenant, load, now.at)?;
+        Ok(())
     }
 
     /// Whether the server is ready: not draining, engine alive and making progress (R22).
@@ -140,21 +132,30 @@ impl Gate {
     /// The [`Refusal`].
     pub fn admit(
         self: &Arc<Self>,
-        _tenant: &Arc<Tenant>,
+        tenant: &Arc<Tenant>,
         demands: &[Demand],
         _terms: Terms,
         load: &Load,
         now: Moment,
     ) -> Result<Entry, Refusal> {
         self.ready(load, now.at)?;
+        let mut core = self.core();
+        let tokens = demands.iter().map(|demand| u64::from(demand.prompt_tokens)).sum();
+        self.check_queue(&core, load, tokens)?;
+        let wait = core.forecast.judge(tenant, load, now.at)?;
         let mut permits = Vec::with_capacity(demands.len());
         for demand in demands {
-            // The place is taken first and given back when refused: of two requests that arrive
-            // together only one can then take the last place.
-            permits.push(Permit::take(Arc::clone(self), demand.prompt_tokens));
-            self.check_queue(load, 1, u64::from(demand.prompt_tokens))?;
+            core.open_requests += 1;
+            core.waiting_requests += 1;
+            core.waiting_tokens += u64::from(demand.prompt_tokens);
+            let ticket = core.forecast.enter(tenant, demand.prompt_tokens, now.at);
+            permits.push(Permit::new(Arc::clone(self), demand.prompt_tokens, ticket));
         }
-        Ok(Entry { permits, predicted_ttft: None, start_by: None })
+        let promise = tenant.settings.ttft.map(|ttft| Promise {
+            urgent_from: now.at.plus(ttft.mul_f64(URGENT_FROM)),
+            start_by: now.at.plus(ttft),
+        });
+        Ok(Entry { permits, predicted_ttft: wait, promise })
     }
 
     /// Refuses everything from now on.
@@ -169,27 +170,31 @@ impl Gate {
 
     /// Requests that were admitted and have not been answered in full.
     pub fn open_requests(&self) -> u32 {
-        self.open_requests.load(Ordering::Acquire)
+        self.core().open_requests
     }
 
     /// Requests that were admitted and whose first step has not begun.
     pub fn waiting_requests(&self) -> u32 {
-        self.waiting_requests.load(Ordering::Acquire)
+        self.core().waiting_requests
     }
 
-    /// Refuses when more wait than may, not counting what the caller itself has just added.
-    fn check_queue(&self, load: &Load, own: u32, own_tokens: u64) -> Result<(), Refusal> {
-        let waiting = self.waiting_requests.load(Ordering::Acquire).saturating_sub(own);
+    /// A panic while it was held is a bug that left no counter half changed.
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses when more would wait than may.
+    fn check_queue(&self, core: &Core, load: &Load, tokens: u64) -> Result<(), Refusal> {
+        let waiting = core.waiting_requests;
         if waiting >= self.limits.requests_max {
             let limit = self.limits.requests_max;
             let retry_after_ms = retry_after_ms(1.0, load.requests_per_s);
             return Err(Refusal::QueueFull { waiting, limit, retry_after_ms });
         }
-        let waiting_tokens = self.waiting_tokens.load(Ordering::Acquire).saturating_sub(own_tokens);
-        let limit = self.limits.tokens_max;
+        let (waiting_tokens, limit) = (core.waiting_tokens, self.limits.tokens_max);
         // A prompt alone in the queue may be larger than the bound; otherwise it could never run.
-        if waiting > 0 && waiting_tokens + own_tokens > limit {
-            let excess = (waiting_tokens + own_tokens - limit) as f64;
+        if waiting > 0 && waiting_tokens + tokens > limit {
+            let excess = (waiting_tokens + tokens - limit) as f64;
             let retry_after_ms = retry_after_ms(excess, load.prefill_tokens_per_s);
             return Err(Refusal::QueuedTokensFull { waiting_tokens, limit, retry_after_ms });
         }
@@ -199,48 +204,6 @@ impl Gate {
     fn stalled(&self, load: &Load, now: Time) -> bool {
         let patience = self.limits.stall_after.max(Duration::from_secs_f64(20.0 * load.step_s));
         load.step_began.is_some_and(|began| now.since(began) > patience)
-    }
-}
-
-impl Permit {
-    fn take(gate: Arc<Gate>, prompt_tokens: u32) -> Self {
-        gate.open_requests.fetch_add(1, Ordering::AcqRel);
-        gate.waiting_requests.fetch_add(1, Ordering::AcqRel);
-        gate.waiting_tokens.fetch_add(u64::from(prompt_tokens), Ordering::AcqRel);
-        Self { gate, used: Used { prompt_tokens, ..Used::default() }, waiting: true }
-    }
-
-    /// The prompt's first step has begun: it waits no longer.
-    pub fn started(&mut self, cached_tokens: u32) {
-        if std::mem::take(&mut self.waiting) {
-            self.used.cached_tokens = cached_tokens;
-            self.leave_queue();
-        }
-    }
-
-    /// A token was generated.
-    pub fn generated(&mut self) {
-        self.used.output_tokens += 1;
-    }
-
-    /// What it has used so far; nothing before it has started.
-    pub fn used(&self) -> Used {
-        if self.waiting { Used::default() } else { self.used }
-    }
-
-    fn leave_queue(&self) {
-        let prompt_tokens = u64::from(self.used.prompt_tokens);
-        self.gate.waiting_requests.fetch_sub(1, Ordering::AcqRel);
-        self.gate.waiting_tokens.fetch_sub(prompt_tokens, Ordering::AcqRel);
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.waiting {
-            self.leave_queue();
-        }
-        self.gate.open_requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -290,8 +253,8 @@ mod tests {
         assert_eq!(refusal, Refusal::QueueFull { waiting: 2, limit: 2, retry_after_ms: 250 });
         let tenant = gate.identify(None, Scope::Inference, 0).expect("no keys").tenant;
         assert!(gate.precheck(&tenant, &load, moment(Time(0))).is_err());
-        first.started(0);
-        first.started(0);
+        first.started(0, Time(0));
+        first.started(0, Time(0));
         admit(&gate, 1, &load).expect("one has started");
         drop((first, second));
         assert_eq!((gate.open_requests(), gate.waiting_requests()), (0, 0));

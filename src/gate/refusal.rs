@@ -41,6 +41,20 @@ pub enum Refusal {
         /// When to come back.
         retry_after_ms: u64,
     },
+    /// The first token would come later than the tenant's objective allows.
+    #[error(
+        "the server is overloaded: the first token would come in about {predicted_ms} ms, the \
+         objective is {objective_ms} ms; retry later, or send \"service_tier\": \"flex\" to wait \
+         without a promise"
+    )]
+    PredictedLate {
+        /// Predicted time to the first token.
+        predicted_ms: u64,
+        /// The tenant's objective.
+        objective_ms: u64,
+        /// Predicted time until the objective could be met.
+        retry_after_ms: u64,
+    },
     /// As many requests wait as may wait.
     #[error("the server is overloaded: {waiting} requests wait, at most {limit} may; retry later")]
     QueueFull {
@@ -73,6 +87,7 @@ impl Refusal {
             Refusal::MissingKey | Refusal::InvalidKey | Refusal::MissingScope { .. } => None,
             Refusal::Draining { retry_after_ms }
             | Refusal::NotReady { retry_after_ms, .. }
+            | Refusal::PredictedLate { retry_after_ms, .. }
             | Refusal::QueueFull { retry_after_ms, .. }
             | Refusal::QueuedTokensFull { retry_after_ms, .. } => Some(retry_after_ms),
         }

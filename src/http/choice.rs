@@ -122,11 +122,11 @@ impl Choice {
     }
 }
 
-/// `finish_reason` of the engine's reason; `None` for a deadline, which is a failure.
+/// `finish_reason` of the engine's reason; `None` for a time that passed, which is a failure.
 pub(super) fn finish_of(reason: FinishReason) -> Option<Finish> {
     match reason {
         FinishReason::Stop(_) | FinishReason::Stopped => Some(Finish::Stop),
         FinishReason::Length => Some(Finish::Length),
-        FinishReason::Deadline => None,
+        FinishReason::Deadline | FinishReason::Late => None,
     }
 }

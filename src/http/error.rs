@@ -153,6 +153,9 @@ pub(super) enum EngineFailure {
     /// The request's deadline passed.
     #[error("the request's deadline passed before it was finished")]
     Deadline,
+    /// It waited longer than was predicted when it was admitted.
+    #[error("the server is overloaded: the request waited longer than its objective; retry later")]
+    Late,
 }
 
 /// A row of the table.
@@ -231,7 +234,7 @@ impl ApiError {
             ApiError::Refused(_)
             | ApiError::Submit(_)
             | ApiError::Pool(PoolError::Full)
-            | ApiError::Engine(EngineFailure::Aborted) => Outcome::Refused,
+            | ApiError::Engine(EngineFailure::Aborted | EngineFailure::Late) => Outcome::Refused,
             ApiError::Invalid(_)
             | ApiError::Body(_)
             | ApiError::UnknownRoute { .. }
@@ -337,6 +340,9 @@ impl EngineFailure {
             EngineFailure::Deadline => {
                 (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", Retry::Never)
             }
+            EngineFailure::Late => {
+                (StatusCode::SERVICE_UNAVAILABLE, "late", Retry::AfterMs(RETRY_MS))
+            }
         };
         Row { status, kind: SERVER, code, param: None, retry }
     }
@@ -349,6 +355,9 @@ fn refusal_row(refusal: &Refusal) -> Row {
         Refusal::MissingScope { .. } => (StatusCode::FORBIDDEN, INVALID, "missing_scope"),
         Refusal::Draining { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "draining"),
         Refusal::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "engine_not_ready"),
+        Refusal::PredictedLate { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, SERVER, "predicted_late")
+        }
         Refusal::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "queue_full"),
         Refusal::QueuedTokensFull { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, SERVER, "queued_tokens_full")

@@ -14,7 +14,7 @@ use super::shutdown::Phase;
 use super::state::AppState;
 use crate::clock::Time;
 use crate::device::TokenLogprob;
-use crate::engine::{Event, ReplyStream, Share, Stops, Submission, reply_channel};
+use crate::engine::{Event, FinishReason, ReplyStream, Share, Stops, Submission, reply_channel};
 use crate::gate::{Demand, Permit, Tenant, Terms};
 use crate::ids::TokenId;
 
@@ -143,7 +143,7 @@ impl Generation {
                 score_prompt: detail.score_prompt,
                 priority: ask.priority,
                 arrived: admitted,
-                start_by: entry.start_by,
+                promise: entry.promise,
                 deadline: None,
                 tpot: tenant.settings.tpot,
                 reply,
@@ -234,6 +234,7 @@ impl Generation {
             Some(Event::Token { choice, sampled }) => self.take_token(run, choice, sampled),
             Some(Event::Finished { choice, reason }) => match finish_of(reason) {
                 Some(finish) => self.finish_choice(run, choice as usize, finish),
+                None if reason == FinishReason::Late => self.fail_late(run),
                 None => self.fail(EngineFailure::Deadline.into()),
             },
             Some(Event::Done(_)) => {
@@ -256,8 +257,9 @@ impl Generation {
         }
         run.started = true;
         run.cached_tokens = cached_tokens;
-        run.permit.started(cached_tokens);
-        let waited = self.state.clock.now().since(self.admitted);
+        let now = self.state.clock.now();
+        run.permit.started(cached_tokens, now);
+        let waited = now.since(self.admitted);
         self.account.ledger().facts.queue.get_or_insert(waited);
         self.ready.push_back(Step::Started);
     }
@@ -275,6 +277,9 @@ impl Generation {
         match running.last_token.replace(now) {
             Some(last) => self.account.token_gap(now.since(last)),
             None => {
+                if run.permit.used().output_tokens == 1 {
+                    run.permit.first_token(now);
+                }
                 let mut ledger = self.account.ledger();
                 let ttft = now.since(ledger.arrived);
                 ledger.facts.ttft.get_or_insert(ttft);
@@ -341,6 +346,12 @@ impl Generation {
         ledger.facts.finished_reason =
             if any_length { Finish::Length.as_str() } else { Finish::Stop.as_str() };
         ledger.ended = Some(self.state.clock.now());
+    }
+
+    fn fail_late(&mut self, run: usize) {
+        let now = self.state.clock.now();
+        self.runs[run].permit.late(now);
+        self.fail(EngineFailure::Late.into());
     }
 
     fn fail(&mut self, error: ApiError) {

@@ -3,6 +3,7 @@
 mod beside;
 mod cancel;
 mod faults;
+mod promises;
 mod property;
 mod scenarios;
 mod thread;

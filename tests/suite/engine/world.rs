@@ -7,8 +7,8 @@ use weir::clock::{Clock, ManualClock, Time};
 use weir::device::sim::{Pace, SimConfig, SimCost, SimDevice, SimFaults};
 use weir::device::{DeviceLimits, SamplingParams};
 use weir::engine::{
-    Engine, EngineConfig, EngineHandle, Event, FinishReason, ReplyStream, Share, Stops, Submission,
-    TurnReport, Usage, reply_channel,
+    Engine, EngineConfig, EngineHandle, Event, FinishReason, Promise, ReplyStream, Share, Stops,
+    Submission, TurnReport, Usage, reply_channel,
 };
 use weir::ids::{RequestId, TenantId, TokenId};
 
@@ -32,7 +32,7 @@ pub struct Ask {
     pub stops: Stops,
     pub score_prompt: Option<u32>,
     pub priority: i32,
-    pub start_by: Option<Time>,
+    pub promise: Option<Promise>,
     pub deadline: Option<Time>,
     pub tpot: Option<Duration>,
 }
@@ -115,7 +115,7 @@ impl Ask {
             stops: Stops::default(),
             score_prompt: None,
             priority: 0,
-            start_by: None,
+            promise: None,
             deadline: None,
             tpot: None,
         }
@@ -322,7 +322,7 @@ pub fn submission(
         score_prompt: ask.score_prompt,
         priority: ask.priority,
         arrived: now,
-        start_by: ask.start_by,
+        promise: ask.promise,
         deadline: ask.deadline,
         tpot: ask.tpot,
         reply,

@@ -78,7 +78,7 @@ impl Rig {
             score_prompt: None,
             priority: 0,
             arrived: Time(self.turns),
-            start_by: None,
+            promise: None,
             deadline: None,
             tpot: None,
             reply,

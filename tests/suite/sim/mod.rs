@@ -1,0 +1,6 @@
+//! The deterministic simulator: gate, ledger, scheduler and clients in one thread, from a seed.
+
+pub mod chance;
+pub mod tally;
+pub mod traffic;
+pub mod world;

@@ -1,0 +1,120 @@
+//! What came of a run: by phase, by tenant, by size.
+
+use std::time::Duration;
+
+use weir::clock::Time;
+
+use super::traffic::Wish;
+
+/// Prompts above this are the longest tenth of the default lengths, those below `SHORT` the
+/// shorter half.
+pub const LONG: u32 = 1800;
+pub const SHORT: u32 = 500;
+
+/// One answered request.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub ttft: Duration,
+    pub tpot: Duration,
+    pub in_time: bool,
+    /// Both objectives were met.
+    pub good: bool,
+    pub tokens: u32,
+    pub at: Time,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub offered: u64,
+    pub admitted: u64,
+    pub refused: u64,
+    /// Admitted, and not begun in time.
+    pub late: u64,
+    pub served: u64,
+    pub good: u64,
+    pub good_tokens: u64,
+    pub lost: u64,
+    /// Offered and good of the long and of the short prompts.
+    pub long: (u64, u64),
+    pub short: (u64, u64),
+    pub ttft_ms: Vec<f32>,
+}
+
+pub struct Tally {
+    pub attempts: u64,
+    pub phases: Vec<Counts>,
+    pub tenants: Vec<Counts>,
+}
+
+impl Tally {
+    pub fn new(phases: usize, tenants: usize) -> Self {
+        Self {
+            attempts: 0,
+            phases: vec![Counts::default(); phases],
+            tenants: vec![Counts::default(); tenants],
+        }
+    }
+
+    fn each(&mut self, wish: &Wish, note: impl Fn(&mut Counts)) {
+        note(&mut self.phases[wish.phase]);
+        note(&mut self.tenants[wish.tenant as usize]);
+    }
+
+    pub fn offered(&mut self, wish: &Wish) {
+        self.each(wish, |counts| {
+            counts.offered += 1;
+            counts.long.0 += u64::from(wish.prompt_tokens > LONG);
+            counts.short.0 += u64::from(wish.prompt_tokens < SHORT);
+        });
+    }
+
+    pub fn admitted(&mut self, wish: &Wish) {
+        self.each(wish, |counts| counts.admitted += 1);
+    }
+
+    pub fn refused(&mut self, wish: &Wish) {
+        self.each(wish, |counts| counts.refused += 1);
+    }
+
+    pub fn late(&mut self, wish: &Wish) {
+        self.each(wish, |counts| counts.late += 1);
+    }
+
+    pub fn lost(&mut self, wish: &Wish) {
+        self.each(wish, |counts| counts.lost += 1);
+    }
+
+    pub fn served(&mut self, wish: &Wish, ending: Ending) {
+        self.each(wish, |counts| {
+            counts.served += 1;
+            counts.late += u64::from(!ending.in_time);
+            counts.ttft_ms.push(ending.ttft.as_secs_f32() * 1e3);
+            if ending.good {
+                counts.good += 1;
+                counts.good_tokens += u64::from(ending.tokens);
+                counts.long.1 += u64::from(wish.prompt_tokens > LONG);
+                counts.short.1 += u64::from(wish.prompt_tokens < SHORT);
+            }
+        });
+    }
+}
+
+impl Counts {
+    /// A quantile of the time to first token of what was served, in milliseconds.
+    pub fn ttft_ms(&self, quantile: f64) -> f32 {
+        let mut sorted = self.ttft_ms.clone();
+        sorted.sort_by(f32::total_cmp);
+        let at = (quantile * sorted.len() as f64) as usize;
+        sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    }
+
+    pub fn late_share(&self) -> f64 {
+        self.late as f64 / self.admitted.max(1) as f64
+    }
+
+    /// Success of long prompts over success of short ones.
+    pub fn size_ratio(&self) -> f64 {
+        let share = |(offered, good): (u64, u64)| good as f64 / offered.max(1) as f64;
+        share(self.long) / share(self.short).max(1e-9)
+    }
+}

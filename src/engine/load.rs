@@ -1,5 +1,8 @@
 //! What the engine is doing: a snapshot that the gate, readiness and `/load` read.
 
+use std::time::Duration;
+
+use super::cost::CostModel;
 use crate::clock::Time;
 
 /// Replaced after each turn; readers never touch the engine's queue.
@@ -17,6 +20,29 @@ pub struct Load {
     pub blocks_cached: u32,
     /// All KV blocks.
     pub blocks_total: u32,
+    /// Blocks that a request could be given now: free ones and those that only the prefix cache
+    /// holds, less what is kept for requests that may not be preempted again.
+    pub blocks_available: u32,
+    /// Sequences that could begin to run now, blocks apart.
+    pub slots_free: u32,
+    /// Sequences that generate a token a step.
+    pub decoding: u32,
+    /// Tokens of context of all of these.
+    pub decoding_context_tokens: u64,
+    /// Known tokens that running sequences have still to compute; part of
+    /// `waiting_prompt_tokens`.
+    pub prefilling_tokens: u64,
+    /// Moving average of the blocks that ended sequences gave back, each second of device time.
+    pub blocks_released_per_s: f64,
+    /// As `blocks_released_per_s`, of the sequences' slots.
+    pub slots_released_per_s: f64,
+    /// What a step costs.
+    pub cost: CostModel,
+    /// Rows of a step at most.
+    pub step_rows_max: u32,
+    /// The tightest objective of the time between two tokens among what runs: what a step may
+    /// take. `None`: no sequence has one.
+    pub step_budget: Option<Duration>,
     /// Steps completed since start.
     pub steps: u64,
     /// When the device began the step that it computes; `None` while it has none.

@@ -95,6 +95,7 @@ impl Scheduler {
             step.parts.push(Part { seq: key, epoch, end, scores: 0, scores_start: 0, forks });
         }
         step.decode_rows += 1;
+        step.shape.add_decode(end);
     }
 
     fn plan_prefills(&mut self, step: &mut Step) {
@@ -141,6 +142,7 @@ impl Scheduler {
         let (epoch, end) = (seq.epoch, seq.scheduled);
         step.parts.push(Part { seq: key, epoch, end, scores, scores_start, forks });
         step.prefill_rows += rows;
+        step.shape.add_prefill(rows, end - rows);
         let (done, request) = (seq.scheduled == seq.known && !seq.ended, seq.request);
         let may_decode = seq.tokens_max > 0;
         if done && may_decode {

@@ -58,4 +58,7 @@ pub struct StepFacts {
     pub sequences: u32,
     /// Device time.
     pub elapsed: Duration,
+    /// By how much of its time it took longer than predicted (below 0: shorter); `None` while the
+    /// cost model is not warm.
+    pub prediction_error: Option<f64>,
 }

@@ -6,7 +6,9 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::block_list::BlockList;
 use super::blocks::BlockPool;
+use super::cost::CostModel;
 use super::outbox::Outbox;
+use super::pace::Released;
 use super::promise::Promises;
 use super::queue::FairQueue;
 use super::reply::{Event, FinishReason, Usage};
@@ -64,6 +66,9 @@ pub(super) struct Scheduler {
     /// Sequences whose blocks the last step filled.
     pub(super) full: Vec<SeqKey>,
     pub(super) outbox: Outbox,
+    /// What work costs, as far as it is known.
+    pub(super) cost: CostModel,
+    pub(super) released: Released,
     next_seq: u64,
     next_arrival: u64,
     pub(super) report: TurnReport,
@@ -116,6 +121,8 @@ impl Scheduler {
             unpublished: Vec::new(),
             full: Vec::new(),
             outbox: Outbox::new(),
+            cost: CostModel::default(),
+            released: Released::default(),
             next_seq: 0,
             next_arrival: 0,
             report: TurnReport::default(),
@@ -458,7 +465,10 @@ impl Scheduler {
     }
 
     pub(super) fn remove_seq(&mut self, index: u32) {
+        let owned = self.pool.owned();
+        self.released.slots += u64::from(self.seqs[index].phase != Phase::Waiting);
         self.release_seq(index);
+        self.released.blocks += u64::from(owned - self.pool.owned());
         self.seqs.remove(index);
     }
 

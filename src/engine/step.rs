@@ -1,5 +1,6 @@
 //! A step in flight: the plan the device got, and what its results mean to the scheduler.
 
+use super::cost::StepShape;
 use super::sequence::SeqKey;
 use crate::device::StepPlan;
 
@@ -13,6 +14,8 @@ pub(super) struct Step {
     pub nexts: Vec<Next>,
     pub prefill_rows: u32,
     pub decode_rows: u32,
+    /// What its duration depends on.
+    pub shape: StepShape,
     /// Whether it runs the suspects of a failed step alone.
     pub trial: bool,
 }
@@ -51,6 +54,7 @@ impl Step {
         self.nexts.clear();
         self.prefill_rows = 0;
         self.decode_rows = 0;
+        self.shape = StepShape::default();
         self.trial = false;
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvError};
 
 use super::handle::{EngineHandle, Mail, Shared, mailbox};
 use super::load::Load;
+use super::pace::Pace;
 use super::reply::Event;
 use super::report::{StepFacts, TurnReport};
 use super::scheduler::Scheduler;
@@ -34,10 +34,8 @@ pub struct Engine {
     /// When the device began the oldest step in flight, if there is one.
     step_began: Time,
     load: Load,
+    pace: Pace,
 }
-
-/// Weight of the newest value in the moving averages: about the last 20 steps.
-const AVERAGE_WEIGHT: f64 = 0.05;
 
 impl Engine {
     /// An engine and the way to it. Nothing runs until somebody calls [`Engine::turn`];
@@ -59,6 +57,7 @@ impl Engine {
             lost: None,
             step_began: Time::default(),
             load: Load { alive: true, ..Load::default() },
+            pace: Pace::new(),
         };
         engine.publish_load(false);
         (engine, handle)
@@ -151,6 +150,7 @@ impl Engine {
         let fresh = Scheduler::new(self.config.clone(), self.device.limits().clone());
         let broken = std::mem::replace(&mut self.scheduler, fresh);
         self.scheduler.resume_from(broken, reason);
+        self.scheduler.cost = self.load.cost;
         if let Some(reason) = self.lost.clone() {
             self.lose(reason);
         }
@@ -268,9 +268,10 @@ impl Engine {
                     decode_rows: step.decode_rows,
                     sequences: step.plan.spans.len() as u32,
                     elapsed: self.output.elapsed,
+                    prediction_error: None,
                 };
+                self.note_step(&step, facts);
                 self.spare.push(step);
-                self.note_step(facts);
             }
             Err(DeviceError::Lost { reason }) => self.lose(reason),
             Err(DeviceError::Step { reason, .. }) => self.oldest_failed(step, &reason),
@@ -330,36 +331,18 @@ impl Engine {
         self.lost = Some(reason);
     }
 
-    fn note_step(&mut self, facts: StepFacts) {
-        let report = &mut self.scheduler.report;
-        report.step = Some(facts);
-        report.prompt_tokens += u64::from(facts.prefill_rows);
-        let load = &mut self.load;
-        load.steps += 1;
-        let seconds = facts.elapsed.max(Duration::from_nanos(1)).as_secs_f64();
-        average(&mut load.step_s, seconds);
-        average(&mut load.tokens_per_s, report.generated_tokens as f64 / seconds);
-        average(&mut load.requests_per_s, f64::from(report.done) / seconds);
-        if facts.prefill_rows > 0 {
-            average(&mut load.prefill_tokens_per_s, f64::from(facts.prefill_rows) / seconds);
-        }
+    fn note_step(&mut self, step: &Step, mut facts: StepFacts) {
+        let (pace, load, scheduler) = (&mut self.pace, &mut self.load, &mut self.scheduler);
+        pace.note_step(step, &mut facts, load);
+        scheduler.report.step = Some(facts);
+        scheduler.report.prompt_tokens += u64::from(facts.prefill_rows);
+        pace.average(&facts, &scheduler.report, scheduler.released, load);
+        scheduler.cost = load.cost;
     }
 
     fn publish_load(&mut self, computes: bool) {
-        let scheduler = &self.scheduler;
-        let load = &mut self.load;
-        load.step_began = computes.then_some(self.step_began);
-        load.running = scheduler.running();
-        load.waiting = scheduler.queue.len();
-        load.waiting_prompt_tokens = scheduler.backlog_tokens;
-        load.blocks_used = scheduler.pool.owned() + scheduler.pool.resting();
-        load.blocks_cached = scheduler.pool.cached();
-        load.blocks_total = scheduler.pool.total();
-        self.shared.publish(*load);
+        self.load.step_began = computes.then_some(self.step_began);
+        self.scheduler.describe(&mut self.load);
+        self.shared.publish(self.load);
     }
-}
-
-fn average(value: &mut f64, newest: f64) {
-    let weight = if *value == 0.0 { 1.0 } else { AVERAGE_WEIGHT };
-    *value += (newest - *value) * weight;
 }

@@ -41,6 +41,7 @@ pub(super) async fn metrics(call: Call) -> Answer {
         restarts: load.restarts,
         ready: state.gate.ready(&load, state.clock.now()).is_ok(),
         connections: u32::try_from(state.connections.open()).unwrap_or(u32::MAX),
+        prediction_errors: [load.cost.error_p50(), load.cost.error_p95()],
     });
     let mut response = Response::new(Body::from(state.metrics.render()));
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -28,6 +28,7 @@ struct StepHandles {
     total: Counter,
     duration: Histogram,
     sequences: Histogram,
+    prediction_error: Histogram,
 }
 
 /// One table's hot handles, in our names; the second set has vLLM's.
@@ -101,6 +102,8 @@ pub struct StepFacts {
     pub sequences: u32,
     /// Device time.
     pub elapsed: Duration,
+    /// By how much of its time it took longer than predicted, if it was predicted.
+    pub prediction_error: Option<f64>,
     /// Sequences preempted while planning it.
     pub preemptions: u32,
     /// Prompt tokens looked up in the prefix cache while planning it.
@@ -130,6 +133,8 @@ pub struct LoadFacts {
     pub ready: bool,
     /// Open connections.
     pub connections: u32,
+    /// Median and 95th percentile of the recent errors of predicted step times.
+    pub prediction_errors: [f64; 2],
 }
 
 impl Outcome {
@@ -169,6 +174,7 @@ impl Metrics {
             total: counter(&recorder, "weir_steps_total", Vec::new()),
             duration: histogram(&recorder, "weir_step_duration_seconds"),
             sequences: histogram(&recorder, "weir_step_sequences"),
+            prediction_error: histogram(&recorder, "weir_step_prediction_error_ratio"),
         };
         let handle = recorder.handle();
         let metrics = Self { recorder, handle, model: model.to_owned(), compat, ours, vllm, steps };
@@ -236,6 +242,9 @@ impl Metrics {
         self.steps.total.increment(1);
         self.steps.duration.record(facts.elapsed.as_secs_f64());
         self.steps.sequences.record(f64::from(facts.sequences));
+        if let Some(error) = facts.prediction_error {
+            self.steps.prediction_error.record(error.abs());
+        }
         self.ours.step(facts);
         if let Some(vllm) = &self.vllm {
             vllm.step(facts);
@@ -250,6 +259,10 @@ impl Metrics {
         set("weir_connections_open", f64::from(load.connections));
         set("weir_ready", f64::from(u8::from(load.ready)));
         set("weir_engine_restarts", f64::from(load.restarts));
+        for (quantile, error) in ["0.5", "0.95"].into_iter().zip(load.prediction_errors) {
+            let labels = vec![Label::from_static_parts("quantile", quantile)];
+            gauge(&self.recorder, "weir_step_prediction_error_recent_ratio", labels).set(error);
+        }
         let free = load.blocks_total.saturating_sub(load.blocks_used + load.blocks_cached);
         for (state, blocks) in
             [("used", load.blocks_used), ("cached", load.blocks_cached), ("free", free)]

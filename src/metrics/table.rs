@@ -39,6 +39,7 @@ const STEP_S: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
+const RATIO: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0];
 const POWERS_OF_TWO: &[f64] =
     &[1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024., 2048., 4096., 8192., 16384.];
 const TOKENS: &[f64] = &[
@@ -95,6 +96,10 @@ pub const METRICS: &[Metric] = &[
     gauge("weir_connections_open", "Open connections."),
     gauge("weir_ready", "1 when /readyz answers 200."),
     gauge("weir_engine_restarts", "Restarts of the engine's thread since start."),
+    gauge(
+        "weir_step_prediction_error_recent_ratio",
+        "Recent errors of predicted step times as a share of the measured ones, by quantile.",
+    ),
     gauge("weir_build_info", "1, with the version as a label."),
     histogram(
         "weir_ttft_seconds",
@@ -109,6 +114,11 @@ pub const METRICS: &[Metric] = &[
     ),
     histogram("weir_queue_seconds", REQUEST_S, "From admission to the first step."),
     histogram("weir_step_duration_seconds", STEP_S, "Device time of an engine step."),
+    histogram(
+        "weir_step_prediction_error_ratio",
+        RATIO,
+        "Difference of an engine step's predicted and measured time, as a share of the latter.",
+    ),
     histogram("weir_step_tokens", POWERS_OF_TWO, "Rows (tokens) in an engine step."),
     histogram("weir_step_sequences", POWERS_OF_TWO, "Sequences in an engine step (batch size)."),
     histogram("weir_request_prompt_tokens", TOKENS, "Prompt tokens of an answered request."),

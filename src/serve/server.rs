@@ -231,6 +231,7 @@ fn observer(metrics: Arc<Metrics>) -> Box<dyn FnMut(&TurnReport) + Send> {
             tokens: step.rows,
             sequences: step.sequences,
             elapsed: step.elapsed,
+            prediction_error: step.prediction_error,
             preemptions: report.preemptions,
             cache_query_tokens: u32::try_from(report.prefix_query_tokens).unwrap_or(u32::MAX),
             cache_hit_tokens: u32::try_from(report.prefix_hit_tokens).unwrap_or(u32::MAX),

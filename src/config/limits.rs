@@ -47,6 +47,19 @@ pub struct QueueLimits {
     pub drain_retry: Duration,
 }
 
+/// Bounds of the ledger of token budgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerLimits {
+    /// Entries that may wait to be written; with more, requests are refused.
+    pub pending_entries_max: usize,
+    /// A log that has grown by this much since its last snapshot gets a new one.
+    pub snapshot_after_bytes: u64,
+    /// Entries are made durable when this many wait …
+    pub commit_entries: usize,
+    /// … or the first of them has waited this long.
+    pub commit_after: Duration,
+}
+
 /// Bounds of the HTTP listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerLimits {
@@ -101,6 +114,17 @@ impl Default for QueueLimits {
             tokens_max: 1 << 20,
             stall_after: Duration::from_secs(10),
             drain_retry: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for LedgerLimits {
+    fn default() -> Self {
+        Self {
+            pending_entries_max: 1 << 16,
+            snapshot_after_bytes: 64 << 20,
+            commit_entries: 256,
+            commit_after: Duration::from_millis(5),
         }
     }
 }

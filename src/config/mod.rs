@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use limits::{ListenerLimits, QueueLimits, RequestLimits};
+pub use limits::{LedgerLimits, ListenerLimits, QueueLimits, RequestLimits};
 pub use raw::{
     Cli, Command, DeviceChoice, FloatType, LoadFormat, LogFormat, MetricsCompat, RawConfig,
     ServeArgs,

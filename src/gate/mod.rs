@@ -1,8 +1,12 @@
 //! May this request enter, now? Keys, queue bounds, draining; knows neither HTTP nor the content
 //! of tokens. Everything is a function of its arguments: load and time come from outside.
 
+pub mod budget;
+pub mod calendar;
 mod forecast;
+pub mod ledger;
 mod permit;
+pub mod rate;
 mod refusal;
 mod scope;
 mod tenant;

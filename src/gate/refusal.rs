@@ -2,7 +2,14 @@
 
 use thiserror::Error;
 
+use super::budget::Shortage;
+use super::rate::RateExceeded;
 use super::scope::Scope;
+
+/// Until a running request has given back a place or tokens, as a guess.
+const RUNNING_RETRY_MS: u64 = 1000;
+/// A ledger that cannot be written needs a person.
+const LEDGER_RETRY_MS: u64 = 30_000;
 
 /// A refusal by the gate. `http` turns it into status, type, code and headers by one table.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -78,18 +85,57 @@ pub enum Refusal {
         /// Predicted time until there is room.
         retry_after_ms: u64,
     },
+    /// The tenant's own rate: requests or tokens a minute, or requests at once.
+    #[error("{0}")]
+    Rate(RateExceeded),
+    /// The tenant's token budget.
+    #[error("{0}")]
+    Budget(Shortage),
+    /// What this tenant uses could not be written down.
+    #[error(
+        "the ledger of token budgets cannot be written any more, so no work with a budget is \
+         taken; the server's operator has to look at its disk and start the server again"
+    )]
+    LedgerReadOnly,
+    /// The ledger has more to write down than it may have, or knows as many tenants as it may.
+    #[error("the ledger of token budgets cannot take another request now ({reason}); retry later")]
+    LedgerBusy {
+        /// What there is too much of.
+        reason: &'static str,
+    },
 }
 
 impl Refusal {
     /// When a retry can succeed, if it can at all.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match *self {
+            Refusal::Rate(RateExceeded::PerMinute { retry_after_ms, .. }) => Some(retry_after_ms),
+            Refusal::Rate(RateExceeded::TooLarge { .. }) => None,
+            Refusal::Rate(RateExceeded::Concurrency { .. } | RateExceeded::Queue { .. })
+            | Refusal::LedgerBusy { .. } => Some(RUNNING_RETRY_MS),
+            Refusal::Budget(ref shortage) => (!shortage.is_final()).then_some(RUNNING_RETRY_MS),
+            Refusal::LedgerReadOnly => Some(LEDGER_RETRY_MS),
             Refusal::MissingKey | Refusal::InvalidKey | Refusal::MissingScope { .. } => None,
             Refusal::Draining { retry_after_ms }
             | Refusal::NotReady { retry_after_ms, .. }
             | Refusal::PredictedLate { retry_after_ms, .. }
             | Refusal::QueueFull { retry_after_ms, .. }
             | Refusal::QueuedTokensFull { retry_after_ms, .. } => Some(retry_after_ms),
+        }
+    }
+
+    /// Whether `retry_after_ms` is the exact time at which there is room, which must not be varied.
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Refusal::Rate(RateExceeded::PerMinute { .. }))
+    }
+
+    /// Whether the same request cannot succeed before somebody changes something or a long window
+    /// ends, so that clients should not try (R3).
+    pub fn is_final(&self) -> bool {
+        match self {
+            Refusal::Budget(shortage) => shortage.is_final(),
+            Refusal::Rate(exceeded) => matches!(exceeded, RateExceeded::TooLarge { .. }),
+            _ => false,
         }
     }
 }

@@ -177,6 +177,8 @@ pub(super) enum Retry {
     Never,
     /// After this long, which the answer varies by a quarter.
     AfterMs(u64),
+    /// After exactly this long.
+    ExactlyMs(u64),
 }
 
 const INVALID: &str = "invalid_request_error";
@@ -270,8 +272,9 @@ impl ApiError {
             Retry::Never => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
-            Retry::AfterMs(ms) => {
-                let ms = seeds.jitter_ms(ms).max(1);
+            Retry::AfterMs(ms) | Retry::ExactlyMs(ms) => {
+                let varied = matches!(row.retry, Retry::AfterMs(_));
+                let ms = if varied { seeds.jitter_ms(ms).max(1) } else { ms };
                 headers.insert("x-should-retry", HeaderValue::from_static("true"));
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
                 headers.insert("retry-after-ms", HeaderValue::from(ms));
@@ -362,8 +365,23 @@ fn refusal_row(refusal: &Refusal) -> Row {
         Refusal::QueuedTokensFull { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, SERVER, "queued_tokens_full")
         }
+        Refusal::Rate(exceeded) => {
+            (StatusCode::TOO_MANY_REQUESTS, exceeded.unit().name(), "rate_limit_exceeded")
+        }
+        // OpenAI's two meanings of 429: come back later, and do not come back.
+        Refusal::Budget(shortage) if shortage.is_final() => {
+            (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota")
+        }
+        Refusal::Budget(_) => (StatusCode::TOO_MANY_REQUESTS, "tokens", "rate_limit_exceeded"),
+        Refusal::LedgerReadOnly => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "ledger_read_only"),
+        Refusal::LedgerBusy { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "ledger_busy"),
     };
-    let retry = refusal.retry_after_ms().map_or(Retry::Unsaid, Retry::AfterMs);
+    let retry = match refusal.retry_after_ms() {
+        _ if refusal.is_final() => Retry::Never,
+        Some(ms) if refusal.is_exact() => Retry::ExactlyMs(ms),
+        Some(ms) => Retry::AfterMs(ms),
+        None => Retry::Unsaid,
+    };
     Row { status, kind, code, param: None, retry }
 }
 

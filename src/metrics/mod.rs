@@ -137,6 +137,29 @@ pub struct LoadFacts {
     pub prediction_errors: [f64; 2],
 }
 
+/// The state of the ledger of token budgets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerFacts {
+    /// Requests that hold tokens.
+    pub holds_open: u64,
+    /// Tokens that they hold.
+    pub held_tokens: u64,
+    /// Prompt tokens of settled requests since start.
+    pub settled_prompt_tokens: u64,
+    /// Of these, the ones from the prefix cache.
+    pub settled_cached_tokens: u64,
+    /// Output tokens of settled requests since start.
+    pub settled_output_tokens: u64,
+    /// Tokens charged to budgets since start.
+    pub charged_tokens: u64,
+    /// Entries made durable since start.
+    pub entries: u64,
+    /// Entries that wait to be made durable.
+    pub pending_entries: u64,
+    /// Whether the log cannot be written any more.
+    pub is_read_only: bool,
+}
+
 impl Outcome {
     /// The label's value.
     pub fn as_str(self) -> &'static str {

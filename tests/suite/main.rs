@@ -5,6 +5,7 @@ mod engine;
 mod fuzz;
 mod golden;
 mod http;
+mod ledger;
 mod source;
 mod text;
 mod weights;

@@ -67,7 +67,7 @@ pub struct TenantSettings {
 }
 
 /// All tenants.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tenancy {
     /// Of the tenant "default", whose keys are those of `--api-key`, and who everybody is when no
     /// keys exist; also what other tenants' missing settings are taken from.
@@ -101,11 +101,5 @@ impl Default for TenantSettings {
             ttft_per_1k_tokens: None,
             tpot: None,
         }
-    }
-}
-
-impl Default for Tenancy {
-    fn default() -> Self {
-        Self { default: TenantSettings::default(), tenants: Vec::new() }
     }
 }

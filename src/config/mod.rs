@@ -6,6 +6,7 @@ mod raw;
 mod secret;
 mod size;
 mod source;
+mod span;
 mod tenancy;
 mod tenant;
 
@@ -23,6 +24,7 @@ pub use raw::{
 pub use secret::Secret;
 pub use size::Count;
 pub use source::{Places, Request, Source, read};
+pub use span::Span;
 pub use tenant::{Class, Tenancy, TenantSettings};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -4,10 +4,12 @@
 pub mod budget;
 pub mod calendar;
 mod forecast;
+mod keys;
 pub mod ledger;
 mod permit;
 pub mod rate;
 mod refusal;
+mod roster;
 mod scope;
 mod tenant;
 
@@ -15,10 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use keys::{
+    Digest, KEY_BYTES_MAX, KEY_RANDOM_BYTES, KEYS_MAX, KeyError, KeyFile, KeyRecord, KeyState,
+    KeyStore, LastUse, NewKey, Stamp,
+};
 pub use permit::{Permit, Used};
 pub use refusal::Refusal;
+pub use roster::{Roster, Rosters};
 pub use scope::{Scope, Scopes};
-pub use tenant::{Caller, Keys, Tenant};
+pub use tenant::{Caller, Tenant};
 
 use crate::clock::{Moment, Time};
 use crate::config::QueueLimits;
@@ -61,7 +68,7 @@ pub struct Entry {
 /// Decides about entry. Shared by all connections.
 #[derive(Debug)]
 pub struct Gate {
-    keys: Keys,
+    rosters: Rosters,
     limits: QueueLimits,
     draining: AtomicBool,
     core: Mutex<Core>,
@@ -80,22 +87,27 @@ struct Core {
 }
 
 impl Gate {
-    /// A gate for these keys and bounds.
-    pub fn new(keys: Keys, limits: QueueLimits) -> Self {
-        Self { keys, limits, draining: AtomicBool::new(false), core: Mutex::default() }
+    /// A gate for these tenants and bounds.
+    pub fn new(rosters: Rosters, limits: QueueLimits) -> Self {
+        Self { rosters, limits, draining: AtomicBool::new(false), core: Mutex::default() }
+    }
+
+    /// Tenants and keys.
+    pub fn rosters(&self) -> &Rosters {
+        &self.rosters
     }
 
     /// The caller behind a request's bearer token, if its key may be used for `scope` now.
     ///
     /// # Errors
-    /// [`Refusal::MissingKey`], [`Refusal::InvalidKey`] or [`Refusal::MissingScope`].
+    /// Those of [`Roster::identify`], and [`Refusal::MissingScope`].
     pub fn identify(
         &self,
         bearer: Option<&str>,
         scope: Scope,
-        _unix_s: u64,
+        unix_s: u64,
     ) -> Result<Caller, Refusal> {
-        let caller = self.keys.identify(bearer)?;
+        let caller = self.rosters.identify(bearer, unix_s)?;
         if caller.scopes.has(scope) { Ok(caller) } else { Err(Refusal::MissingScope { scope }) }
     }
 
@@ -225,11 +237,11 @@ fn retry_after_ms(amount: f64, rate: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TenantSettings;
+    use crate::config::Tenancy;
 
     fn gate(requests_max: u32, tokens_max: u64) -> Arc<Gate> {
         let limits = QueueLimits { requests_max, tokens_max, ..QueueLimits::default() };
-        Arc::new(Gate::new(Keys::new(&[], TenantSettings::default()), limits))
+        Arc::new(Gate::new(Rosters::new(&Tenancy::default(), &[], None), limits))
     }
 
     fn busy() -> Load {
@@ -291,19 +303,5 @@ mod tests {
         gate.ready(&slow, minute).expect("twenty steps of 4 s have not passed");
         gate.drain();
         assert!(matches!(gate.ready(&busy(), minute), Err(Refusal::Draining { .. })));
-    }
-
-    #[test]
-    fn keys_are_compared_whole_and_by_case() {
-        let keys = Keys::new(&["Secret".to_owned(), "other".to_owned()], TenantSettings::default());
-        assert_eq!(keys.identify(Some("Secret")).expect("known").tenant.name(), "default");
-        assert!(keys.identify(Some("other")).is_ok());
-        for wrong in ["secret", "Secre", "Secret ", "SecretSecret"] {
-            assert_eq!(keys.identify(Some(wrong)), Err(Refusal::InvalidKey), "{wrong}");
-        }
-        for missing in [None, Some("")] {
-            assert_eq!(keys.identify(missing), Err(Refusal::MissingKey));
-        }
-        assert!(Keys::new(&[], TenantSettings::default()).identify(Some("anything")).is_ok());
     }
 }

@@ -23,6 +23,15 @@ pub enum Refusal {
     /// The request's key is none of the configured ones.
     #[error("the API key is not one of this server's keys; check it with the server's operator")]
     InvalidKey,
+    /// The key's time is over.
+    #[error("this API key has expired; ask the server's operator for a new one")]
+    ExpiredKey,
+    /// The key was taken back.
+    #[error("this API key was revoked; ask the server's operator for a new one")]
+    RevokedKey,
+    /// The settings do not know the key's tenant (any more).
+    #[error("this API key's tenant is not served here; ask the server's operator")]
+    UnknownTenant,
     /// The key is valid, but not for this.
     #[error(
         "this API key may not be used for this: it lacks the scope {:?}; ask the server's \
@@ -115,7 +124,12 @@ impl Refusal {
             | Refusal::LedgerBusy { .. } => Some(RUNNING_RETRY_MS),
             Refusal::Budget(ref shortage) => (!shortage.is_final()).then_some(RUNNING_RETRY_MS),
             Refusal::LedgerReadOnly => Some(LEDGER_RETRY_MS),
-            Refusal::MissingKey | Refusal::InvalidKey | Refusal::MissingScope { .. } => None,
+            Refusal::MissingKey
+            | Refusal::InvalidKey
+            | Refusal::ExpiredKey
+            | Refusal::RevokedKey
+            | Refusal::UnknownTenant
+            | Refusal::MissingScope { .. } => None,
             Refusal::Draining { retry_after_ms }
             | Refusal::NotReady { retry_after_ms, .. }
             | Refusal::PredictedLate { retry_after_ms, .. }

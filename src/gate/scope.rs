@@ -1,5 +1,7 @@
 //! What a key may be used for.
 
+use serde::{Deserialize, Serialize};
+
 /// One kind of use. A route names the scope that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -19,7 +21,8 @@ pub enum Scope {
 }
 
 /// A set of scopes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Scopes(u8);
 
 impl Scope {
@@ -65,5 +68,26 @@ impl Scopes {
     /// Its scopes, in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.has(*scope))
+    }
+}
+
+impl From<Scopes> for Vec<String> {
+    fn from(scopes: Scopes) -> Vec<String> {
+        scopes.iter().map(|scope| scope.name().to_owned()).collect()
+    }
+}
+
+impl TryFrom<Vec<String>> for Scopes {
+    type Error = String;
+
+    fn try_from(names: Vec<String>) -> Result<Self, Self::Error> {
+        let scope = |name: &String| {
+            Scope::from_name(name).ok_or_else(|| {
+                let all = Scope::ALL.map(Scope::name).join(", ");
+                format!("{name:?} is not a scope; there are {all}")
+            })
+        };
+        let scopes: Vec<Scope> = names.iter().map(scope).collect::<Result<_, _>>()?;
+        Ok(Self::of(&scopes))
     }
 }

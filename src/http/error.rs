@@ -355,6 +355,9 @@ fn refusal_row(refusal: &Refusal) -> Row {
     let (status, kind, code) = match refusal {
         Refusal::MissingKey => (StatusCode::UNAUTHORIZED, INVALID, "missing_api_key"),
         Refusal::InvalidKey => (StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key"),
+        Refusal::ExpiredKey => (StatusCode::UNAUTHORIZED, INVALID, "expired_api_key"),
+        Refusal::RevokedKey => (StatusCode::UNAUTHORIZED, INVALID, "revoked_api_key"),
+        Refusal::UnknownTenant => (StatusCode::FORBIDDEN, INVALID, "unknown_tenant"),
         Refusal::MissingScope { .. } => (StatusCode::FORBIDDEN, INVALID, "missing_scope"),
         Refusal::Draining { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "draining"),
         Refusal::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "engine_not_ready"),

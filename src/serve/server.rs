@@ -13,7 +13,7 @@ use super::model::{self, Loaded};
 use crate::clock::Clock;
 use crate::config::{Config, LoadFormat, ServerConfig};
 use crate::engine::{EngineConfig, EngineError, EngineHandle, TurnReport};
-use crate::gate::{Gate, Keys};
+use crate::gate::{Gate, KeyFile, KeyStore, Rosters};
 use crate::http::{self, AppState, CpuPool, Seeds, Shutdown, listener};
 use crate::metrics::{Metrics, StepFacts};
 
@@ -43,7 +43,11 @@ impl Server {
     /// # Errors
     /// What could not be loaded or bound, and what to do about it.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
-        refuse_open_address(&config.server)?;
+        let keys = match &config.server.state_dir {
+            Some(folder) => KeyStore::new(folder.clone()).read()?,
+            None => None,
+        };
+        refuse_open_address(&config.server, keys.as_ref())?;
         let loading = {
             let (config, clock) = (config.clone(), Arc::clone(&clock));
             tokio::task::spawn_blocking(move || model::load(&config, clock))
@@ -61,7 +65,7 @@ impl Server {
             format!("cannot listen on {bind}; choose another --port (0 takes a free one) or --host")
         })?;
         let address = listener.local_addr().context("the socket has no address")?;
-        let state = app_state(&config, engine, text, card, Arc::clone(&metrics), clock)?;
+        let state = app_state(&config, keys, engine, text, card, Arc::clone(&metrics), clock)?;
         let listening = tokio::spawn(listener::serve(
             listener,
             http::router(Arc::clone(&state)),
@@ -165,19 +169,26 @@ impl Server {
 }
 
 /// Without keys anybody who reaches an address could use the server (R27).
-fn refuse_open_address(server: &ServerConfig) -> Result<()> {
-    if !server.api_keys.is_empty() || server.insecure_no_auth || server.host.is_loopback() {
+fn refuse_open_address(server: &ServerConfig, keys: Option<&KeyFile>) -> Result<()> {
+    if !server.api_keys.is_empty() || keys.is_some() || server.insecure_no_auth {
         return Ok(());
     }
-    anyhow::bail!(
-        "--host: {} is not a loopback address and no --api-key is set: anybody who reaches this \
-         machine could use it. Set --api-key, or say --insecure-no-auth",
-        server.host
-    )
+    let admin = server.admin.map(|address| ("admin-host", address.ip()));
+    let metrics = server.metrics.map(|address| ("metrics-host", address.ip()));
+    let hosts = [Some(("host", server.host)), admin, metrics];
+    if let Some((flag, host)) = hosts.into_iter().flatten().find(|(_, ip)| !ip.is_loopback()) {
+        anyhow::bail!(
+            "--{flag}: {host} is not a loopback address and there is no key: anybody who reaches \
+             this machine could use it. Create one (`weir keys create --tenant NAME`) or set \
+             --api-key, or say --insecure-no-auth"
+        );
+    }
+    Ok(())
 }
 
 fn app_state(
     config: &Config,
+    keys: Option<KeyFile>,
     engine: EngineHandle,
     text: Arc<crate::text::Text>,
     model: http::ModelCard,
@@ -189,10 +200,9 @@ fn app_state(
     // A seed for dummy weights alone must not make every unseeded request equal to the last run's.
     let fixed = config.model.seed != 0 && config.model.load_format != LoadFormat::Dummy;
     let seed = if fixed { config.model.seed } else { u64::from_le_bytes(random()?) };
-    let keys: Vec<String> = server.api_keys.iter().map(|key| key.reveal().to_owned()).collect();
-    let keys = Keys::new(&keys, server.tenancy.default.clone());
+    let rosters = Rosters::new(&server.tenancy, &server.api_keys, keys.as_ref());
     Ok(Arc::new(AppState {
-        gate: Arc::new(Gate::new(keys, server.queue)),
+        gate: Arc::new(Gate::new(rosters, server.queue)),
         text,
         engine,
         metrics,

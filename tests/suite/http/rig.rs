@@ -11,11 +11,11 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 use weir::clock::{Clock, ManualClock, SystemClock};
-use weir::config::{ListenerLimits, QueueLimits, RequestLimits, TenantSettings};
+use weir::config::{ListenerLimits, QueueLimits, RequestLimits, Secret, Tenancy};
 use weir::device::DeviceLimits;
 use weir::device::sim::{Pace, SimConfig, SimCost, SimDevice};
 use weir::engine::{Engine, EngineConfig, EngineHandle};
-use weir::gate::{Gate, Keys};
+use weir::gate::{Gate, KeyFile, Rosters};
 use weir::http::{AppState, CpuPool, ModelCard, SamplingDefaults, Seeds, Shutdown, listener};
 use weir::ids::TokenId;
 use weir::metrics::Metrics;
@@ -33,6 +33,8 @@ const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{%
 /// What a test changes.
 pub struct Options {
     pub keys: Vec<String>,
+    pub key_file: Option<KeyFile>,
+    pub tenancy: Tenancy,
     pub sim: SimConfig,
     pub requests: RequestLimits,
     pub queue: QueueLimits,
@@ -79,6 +81,8 @@ impl Default for Options {
         sim.sampled = 97..123;
         Self {
             keys: Vec::new(),
+            key_file: None,
+            tenancy: Tenancy::default(),
             sim,
             requests: RequestLimits::default(),
             queue: QueueLimits {
@@ -136,8 +140,10 @@ impl Options {
     fn rig(self, engine: EngineHandle, clock: Arc<dyn Clock>) -> Rig {
         let source = TokenizerSource::Bytes { vocab_size: VOCAB_SIZE };
         let limits = TextLimits { template_fuel: 1_000_000, rendered_bytes_max: 8 << 20 };
+        let api_keys: Vec<Secret> = self.keys.iter().map(|key| Secret::from(&**key)).collect();
+        let rosters = Rosters::new(&self.tenancy, &api_keys, self.key_file.as_ref());
         let state = Arc::new(AppState {
-            gate: Arc::new(Gate::new(Keys::new(&self.keys, TenantSettings::default()), self.queue)),
+            gate: Arc::new(Gate::new(rosters, self.queue)),
             text: Arc::new(Text::open(source, self.template, limits).unwrap()),
             engine,
             metrics: Arc::new(Metrics::new(MODEL, true).unwrap()),

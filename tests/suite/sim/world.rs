@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir::clock::{Clock, ManualClock, Moment, Time};
-use weir::config::{QueueLimits, TenantSettings};
+use weir::config::{QueueLimits, Tenancy, TenantSettings};
 use weir::device::sim::{Pace, SimConfig, SimDevice};
 use weir::device::{DeviceLimits, SamplingParams};
 use weir::engine::{
     Engine, EngineConfig, EngineHandle, Event, FinishReason, ReplyStream, Share, Stops, Submission,
     reply_channel,
 };
-use weir::gate::{Demand, Gate, Keys, Permit, Refusal, Tenant, Terms};
+use weir::gate::{Demand, Gate, Permit, Refusal, Rosters, Tenant, Terms};
 use weir::ids::{RequestId, TenantId, TokenId};
 
 use super::chance::Chance;
@@ -123,10 +123,10 @@ impl World {
             let settings = if setup.fifo { TenantSettings::default() } else { settings.clone() };
             Arc::new(Tenant { id: TenantId(id), settings })
         });
-        let keys = Keys::new(&[], TenantSettings::default());
+        let rosters = Rosters::new(&Tenancy::default(), &[], None);
         let mut world = Self {
             tenants: tenants.collect(),
-            gate: Arc::new(Gate::new(keys, setup.queue)),
+            gate: Arc::new(Gate::new(rosters, setup.queue)),
             chance: Chance::new(setup.seed),
             tally: Tally::new(setup.traffic.phases.len(), setup.tenants.len()),
             engine,

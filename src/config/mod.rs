@@ -150,6 +150,10 @@ pub struct ServerConfig {
     /// Where keys and the ledger live; created (mode 0700) when something is first kept there.
     /// `None` when neither a setting nor the environment names a folder.
     pub state_dir: Option<PathBuf>,
+    /// Where the ledger of token budgets and usage lies: in `state_dir`, when a setting names that
+    /// folder or a tenant has a budget. `None`: in memory. One server at a time can use a folder,
+    /// and servers that bound nobody should not have to care.
+    pub ledger_dir: Option<PathBuf>,
     /// How long running answers may take to finish when the server stops.
     pub drain_timeout: Duration,
     /// Whether vLLM's metric names are added.
@@ -158,6 +162,8 @@ pub struct ServerConfig {
     pub tenancy: Tenancy,
     /// Bounds of the queue.
     pub queue: QueueLimits,
+    /// Bounds of the ledger.
+    pub ledger: LedgerLimits,
     /// Bounds of a request.
     pub request: RequestLimits,
     /// Bounds of a connection.
@@ -246,6 +252,7 @@ fn server_config(
         tokens_max: raw.max_num_queued_tokens.map_or(defaults.tokens_max, |c| c.0),
         ..defaults
     };
+    let state_dir = raw.state_dir.clone().or_else(|| places.state_dir.clone());
     Ok(ServerConfig {
         host,
         port: raw.port.unwrap_or(8000),
@@ -258,11 +265,13 @@ fn server_config(
         )?,
         api_keys,
         insecure_no_auth: raw.insecure_no_auth == Some(true),
-        state_dir: raw.state_dir.clone().or_else(|| places.state_dir.clone()),
+        ledger_dir: state_dir.clone().filter(|_| raw.state_dir.is_some() || tenancy.has_budget()),
+        state_dir,
         drain_timeout: seconds("drain-timeout", raw.drain_timeout, 30.0)?,
         vllm_metrics: raw.metrics_compat == Some(MetricsCompat::Vllm),
         tenancy,
         queue,
+        ledger: LedgerLimits::default(),
         request: request_limits(raw)?,
         listener: listener_limits(raw)?,
     })

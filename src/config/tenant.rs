@@ -103,3 +103,19 @@ impl Default for TenantSettings {
         }
     }
 }
+
+impl TenantSettings {
+    /// Whether its tokens of an hour, a day or a month are bounded.
+    pub fn has_budget(&self) -> bool {
+        [self.tokens_per_hour, self.tokens_per_day, self.tokens_per_month]
+            .iter()
+            .any(Option::is_some)
+    }
+}
+
+impl Tenancy {
+    /// Whether any tenant has a budget.
+    pub fn has_budget(&self) -> bool {
+        self.default.has_budget() || self.tenants.iter().any(TenantSettings::has_budget)
+    }
+}

@@ -216,6 +216,19 @@ impl Budgets {
         Ok(ids)
     }
 
+    /// Why `asked` tokens could not be held now, if they could not.
+    pub fn shortage(
+        &self,
+        tenant: &str,
+        limits: &Limits,
+        asked: u64,
+        unix_s: u64,
+    ) -> Option<Shortage> {
+        let account = self.account(tenant);
+        let unix_s = unix_s.max(account.map_or(0, |account| account.latest_hour));
+        shortage(account, limits, asked, unix_s)
+    }
+
     /// Notes how far a request is. A hold that is settled already is left alone.
     pub fn checkpoint(&mut self, hold: HoldId, progress: Progress, log: &mut Vec<Entry>) {
         if self.holds.contains_key(&hold) {

@@ -28,10 +28,14 @@ pub use scope::{Scope, Scopes};
 pub use tenant::{Caller, Tenant};
 
 use crate::clock::{Moment, Time};
-use crate::config::QueueLimits;
+use crate::config::{LedgerLimits, QueueLimits};
 use crate::engine::{Load, Promise};
 
+use self::budget::WorstCase;
 use self::forecast::Forecast;
+use self::ledger::Ledger;
+use self::permit::Taken;
+use self::rate::{Need, RateStatus, TenantRates};
 
 /// Part of the objective after which an admitted request that still waits goes first.
 const URGENT_FROM: f64 = 0.7;
@@ -72,6 +76,7 @@ pub struct Gate {
     limits: QueueLimits,
     draining: AtomicBool,
     core: Mutex<Core>,
+    ledger: Arc<Ledger>,
 }
 
 /// What changes with each request; one lock, held for a few microseconds and over no IO.
@@ -84,12 +89,46 @@ struct Core {
     waiting_requests: u32,
     waiting_tokens: u64,
     forecast: Forecast,
+    rates: TenantRates,
+}
+
+impl Demand {
+    fn worst_case(&self) -> WorstCase {
+        let Self { prompt_tokens, output_tokens_max } = *self;
+        WorstCase { prompt_tokens, output_tokens: output_tokens_max }
+    }
 }
 
 impl Gate {
     /// A gate for these tenants and bounds.
     pub fn new(rosters: Rosters, limits: QueueLimits) -> Self {
-        Self { rosters, limits, draining: AtomicBool::new(false), core: Mutex::default() }
+        Self {
+            rosters,
+            limits,
+            draining: AtomicBool::new(false),
+            core: Mutex::default(),
+            ledger: Arc::new(Ledger::in_memory(LedgerLimits::default())),
+        }
+    }
+
+    /// With this ledger instead of one that lives in memory alone.
+    pub fn with_ledger(self, ledger: Arc<Ledger>) -> Self {
+        Self { ledger, ..self }
+    }
+
+    /// Token budgets and usage.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// The states of a tenant's requests and tokens a minute, where it has such limits.
+    pub fn rates(&self, tenant: &Tenant, now: Time) -> (Option<RateStatus>, Option<RateStatus>) {
+        self.core().rates.status(tenant.id, &tenant.settings, now)
+    }
+
+    /// A tenant's prompts that wait or run, and of these the ones that wait.
+    pub fn open_prompts(&self, tenant: &Tenant) -> (u32, u32) {
+        self.core().rates.open(tenant.id)
     }
 
     /// Tenants and keys.
@@ -118,7 +157,10 @@ impl Gate {
     /// The [`Refusal`] that every request of this tenant would get.
     pub fn precheck(&self, tenant: &Tenant, load: &Load, now: Moment) -> Result<(), Refusal> {
         self.ready(load, now.at)?;
+        self.ledger.check_room(&tenant.settings, now.unix_s)?;
         let core = self.core();
+        let rates = core.rates.check(tenant.id, &tenant.settings, Need::LEAST, now.at);
+        rates.map_err(Refusal::Rate)?;
         self.check_queue(&core, load, 0)?;
         core.forecast.judge(tenant, load, now.at)?;
         Ok(())
@@ -155,17 +197,29 @@ impl Gate {
         now: Moment,
     ) -> Result<Entry, Refusal> {
         self.ready(load, now.at)?;
+        let settings = &tenant.settings;
+        let worst_cases: Vec<WorstCase> = demands.iter().map(Demand::worst_case).collect();
+        let need = Need {
+            prompts: u32::try_from(demands.len()).unwrap_or(u32::MAX),
+            tokens: worst_cases.iter().fold(0, |sum, worst| sum.saturating_add(worst.tokens())),
+        };
         let mut core = self.core();
+        core.rates.check(tenant.id, settings, need, now.at).map_err(Refusal::Rate)?;
         let tokens = demands.iter().map(|demand| u64::from(demand.prompt_tokens)).sum();
         self.check_queue(&core, load, tokens)?;
         let wait = core.forecast.judge(tenant, load, now.at)?;
+        // The last thing that can refuse, and all or nothing: from here on the request is in.
+        let holds = self.ledger.hold(settings, &worst_cases, now.unix_s)?;
+        core.rates.take(tenant.id, settings, need, now.at);
         let mut permits = Vec::with_capacity(demands.len());
-        for demand in demands {
+        for ((demand, worst_case), hold) in demands.iter().zip(worst_cases).zip(holds) {
             core.open_requests += 1;
             core.waiting_requests += 1;
             core.waiting_tokens += u64::from(demand.prompt_tokens);
             let ticket = core.forecast.enter(tenant, demand.prompt_tokens, now.at);
-            permits.push(Permit::new(Arc::clone(self), demand.prompt_tokens, ticket));
+            let rate_tokens = settings.tokens_per_min.map_or(0, |_| worst_case.tokens());
+            let taken = Taken { tenant: tenant.id, hold, rate_tokens };
+            permits.push(Permit::new(Arc::clone(self), demand.prompt_tokens, ticket, taken));
         }
         let promise = tenant.settings.ttft.map(|ttft| Promise {
             urgent_from: now.at.plus(ttft.mul_f64(URGENT_FROM)),

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::Gate;
+use super::budget::{HoldId, Progress};
 use super::forecast::Ticket;
+use super::ledger::CHECKPOINT_TOKENS;
 use crate::clock::Time;
+use crate::ids::TenantId;
 
 /// An admitted prompt's place. Lives in the response body; dropping it gives the place back.
 #[derive(Debug)]
@@ -13,6 +16,18 @@ pub struct Permit {
     used: Used,
     waiting: bool,
     ticket: Ticket,
+    taken: Taken,
+}
+
+/// What a prompt has taken of its tenant's limits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    /// Whose.
+    pub(super) tenant: TenantId,
+    /// Of its budgets.
+    pub(super) hold: HoldId,
+    /// Of its tokens a minute: its worst case.
+    pub(super) rate_tokens: u64,
 }
 
 /// What a prompt has used so far.
@@ -28,8 +43,9 @@ pub struct Used {
 
 impl Permit {
     /// The place of a prompt that the gate has counted already.
-    pub(super) fn new(gate: Arc<Gate>, prompt_tokens: u32, ticket: Ticket) -> Self {
-        Self { gate, used: Used { prompt_tokens, ..Used::default() }, waiting: true, ticket }
+    pub(super) fn new(gate: Arc<Gate>, prompt_tokens: u32, ticket: Ticket, taken: Taken) -> Self {
+        let used = Used { prompt_tokens, ..Used::default() };
+        Self { gate, used, waiting: true, ticket, taken }
     }
 
     /// The prompt's first step has begun: it waits no longer.
@@ -40,6 +56,9 @@ impl Permit {
             core.waiting_requests -= 1;
             core.waiting_tokens -= u64::from(self.used.prompt_tokens);
             core.forecast.started(&self.ticket, now);
+            core.rates.started(self.taken.tenant);
+            drop(core);
+            self.checkpoint();
         }
     }
 
@@ -57,22 +76,36 @@ impl Permit {
     pub fn generated(&mut self) {
         self.used.output_tokens += 1;
         self.gate.core().forecast.generated(&self.ticket);
+        if self.used.output_tokens.is_multiple_of(CHECKPOINT_TOKENS) {
+            self.checkpoint();
+        }
     }
 
     /// What it has used so far; nothing before it has started.
     pub fn used(&self) -> Used {
         if self.waiting { Used::default() } else { self.used }
     }
+
+    fn checkpoint(&self) {
+        let Used { cached_tokens, output_tokens, .. } = self.used;
+        self.gate.ledger.checkpoint(self.taken.hold, Progress { cached_tokens, output_tokens });
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let used = self.used();
+        // Before the place is given back: who sees that nothing runs sees everything settled.
+        self.gate.ledger.settle(self.taken.hold, used);
+        let used_tokens = u64::from(used.prompt_tokens) + u64::from(used.output_tokens);
+        let unused = self.taken.rate_tokens.saturating_sub(used_tokens);
         let mut core = self.gate.core();
         if self.waiting {
             core.waiting_requests -= 1;
             core.waiting_tokens -= u64::from(self.used.prompt_tokens);
             core.forecast.left(&self.ticket);
         }
+        core.rates.ended(self.taken.tenant, self.waiting, unused);
         core.open_requests -= 1;
     }
 }

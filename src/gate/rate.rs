@@ -124,6 +124,11 @@ pub struct TenantRates {
     tenants: HashMap<TenantId, Rates>,
 }
 
+impl Need {
+    /// The least that a request needs.
+    pub const LEAST: Need = Need { prompts: 1, tokens: 1 };
+}
+
 impl Unit {
     /// As clients know it: the `type` of OpenAI's rate limit errors.
     pub fn name(self) -> &'static str {
@@ -165,9 +170,9 @@ impl Bucket {
         self.filled += units(amount);
     }
 
-    /// Gives back `amount` of what was added: a request used less than it might have.
-    pub fn give_back(&mut self, limit: u64, amount: u64, now: Time) {
-        self.settle(limit, now);
+    /// Gives back `amount` of what was added: a request used less than it might have. What has
+    /// been emptied since does not matter: max(0, max(0, f - e) - a) = max(0, max(0, f - a) - e).
+    pub fn give_back(&mut self, amount: u64) {
         self.filled = self.filled.saturating_sub(units(amount));
     }
 
@@ -192,8 +197,7 @@ impl Bucket {
 }
 
 impl TenantRates {
-    /// Whether a request of one prompt could enter, whatever its tokens: asked before it is
-    /// tokenised, so that refusing is cheap.
+    /// Whether a request could enter now.
     ///
     /// # Errors
     /// [`RateExceeded`].
@@ -201,26 +205,17 @@ impl TenantRates {
         &self,
         tenant: TenantId,
         settings: &TenantSettings,
-        now: Time,
-    ) -> Result<(), RateExceeded> {
-        let rates = self.tenants.get(&tenant).copied().unwrap_or_default();
-        rates.check(settings, Need { prompts: 1, tokens: 1 }, now)
-    }
-
-    /// Takes what a request needs from all of its tenant's limits, or from none.
-    ///
-    /// # Errors
-    /// [`RateExceeded`].
-    pub fn take(
-        &mut self,
-        tenant: TenantId,
-        settings: &TenantSettings,
         need: Need,
         now: Time,
     ) -> Result<(), RateExceeded> {
+        let rates = self.tenants.get(&tenant).copied().unwrap_or_default();
+        rates.check(settings, need, now)
+    }
+
+    /// Takes what a request needs, after [`TenantRates::check`] found room for it.
+    pub fn take(&mut self, tenant: TenantId, settings: &TenantSettings, need: Need, now: Time) {
         self.forget_idle(now);
         let rates = self.tenants.entry(tenant).or_default();
-        rates.check(settings, need, now)?;
         if let Some(limit) = settings.requests_per_min {
             rates.requests.add(u64::from(limit), 1, now);
         }
@@ -229,20 +224,6 @@ impl TenantRates {
         }
         rates.open += need.prompts;
         rates.waiting += need.prompts;
-        Ok(())
-    }
-
-    /// Undoes a [`TenantRates::take`] of a request that was refused for another reason.
-    pub fn untake(&mut self, tenant: TenantId, settings: &TenantSettings, need: Need, now: Time) {
-        let Some(rates) = self.tenants.get_mut(&tenant) else { return };
-        if let Some(limit) = settings.requests_per_min {
-            rates.requests.give_back(u64::from(limit), 1, now);
-        }
-        if let Some(limit) = settings.tokens_per_min {
-            rates.tokens.give_back(limit, need.tokens, now);
-        }
-        rates.open = rates.open.saturating_sub(need.prompts);
-        rates.waiting = rates.waiting.saturating_sub(need.prompts);
     }
 
     /// A prompt has begun to run.
@@ -253,18 +234,9 @@ impl TenantRates {
     }
 
     /// A prompt has ended; `unused_tokens` of what it took are given back.
-    pub fn ended(
-        &mut self,
-        tenant: TenantId,
-        settings: &TenantSettings,
-        was_waiting: bool,
-        unused_tokens: u64,
-        now: Time,
-    ) {
+    pub fn ended(&mut self, tenant: TenantId, was_waiting: bool, unused_tokens: u64) {
         let Some(rates) = self.tenants.get_mut(&tenant) else { return };
-        if let Some(limit) = settings.tokens_per_min {
-            rates.tokens.give_back(limit, unused_tokens, now);
-        }
+        rates.tokens.give_back(unused_tokens);
         rates.open = rates.open.saturating_sub(1);
         rates.waiting = rates.waiting.saturating_sub(u32::from(was_waiting));
     }
@@ -305,12 +277,12 @@ impl TenantRates {
 impl Rates {
     fn check(&self, settings: &TenantSettings, need: Need, now: Time) -> Result<(), RateExceeded> {
         if let Some(limit) = settings.concurrent_requests_max
-            && self.open + need.prompts > limit
+            && self.open.saturating_add(need.prompts) > limit
         {
             return Err(RateExceeded::Concurrency { open: self.open, limit });
         }
         if let Some(limit) = settings.queued_requests_max
-            && self.waiting + need.prompts > limit
+            && self.waiting.saturating_add(need.prompts) > limit
         {
             return Err(RateExceeded::Queue { waiting: self.waiting, limit });
         }

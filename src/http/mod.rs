@@ -19,11 +19,13 @@ mod models;
 mod ops;
 mod parameters;
 mod prompt;
+mod rates;
 mod route;
 mod shutdown;
 mod state;
 mod stream;
 mod tokens;
+mod usage;
 
 use std::sync::Arc;
 
@@ -67,6 +69,7 @@ fn routes(state: Arc<AppState>) -> (Router, Vec<Listed>) {
         .route("GET", "/tokenizer_info", INFERENCE, tokens::info)
         .route("GET", "/metrics", METRICS, ops::metrics)
         .route("GET", "/load", METRICS, ops::load)
+        .route("GET", "/v1/usage", Access::Needs(Scope::UsageRead), usage::get)
         .route("GET", "/version", MODELS, ops::version)
         .route("GET", "/livez", Open, ops::livez)
         .route("GET", "/readyz", Open, ops::readyz)

@@ -24,6 +24,9 @@ pub(super) async fn livez(call: Call) -> Answer {
 pub(super) async fn readyz(call: Call) -> Answer {
     let state = &call.state;
     state.gate.ready(&state.engine.load(), state.clock.now()).map_err(ApiError::from)?;
+    if state.gate.ledger().is_read_only() {
+        return Err(Refusal::LedgerReadOnly.into());
+    }
     Ok(answer::json(&json!({ "status": "ready" })))
 }
 
@@ -39,10 +42,12 @@ pub(super) async fn metrics(call: Call) -> Answer {
         blocks_cached: load.blocks_cached,
         blocks_total: load.blocks_total,
         restarts: load.restarts,
-        ready: state.gate.ready(&load, state.clock.now()).is_ok(),
+        ready: state.gate.ready(&load, state.clock.now()).is_ok()
+            && !state.gate.ledger().is_read_only(),
         connections: u32::try_from(state.connections.open()).unwrap_or(u32::MAX),
         prediction_errors: [load.cost.error_p50(), load.cost.error_p95()],
     });
+    state.metrics.ledger(&state.gate.ledger().facts());
     let mut response = Response::new(Body::from(state.metrics.render()));
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);

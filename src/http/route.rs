@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::account::Account;
 use super::body;
 use super::error::ApiError;
+use super::rates;
 use super::state::AppState;
 use crate::clock::Time;
 use crate::gate::{Caller, Scope, Tenant};
@@ -178,6 +179,7 @@ where
             state.gate.identify(bearer(&parts.headers), scope, unix_s).map(Some)
         }
     };
+    let tenant = caller.as_ref().ok().and_then(Option::as_ref).map(|c| Arc::clone(&c.tenant));
     let answered = match caller {
         Ok(caller) => {
             let (state, account) = (Arc::clone(&state), account.clone());
@@ -185,12 +187,21 @@ where
         }
         Err(refusal) => Err(refusal.into()),
     };
-    let response = answered.unwrap_or_else(|error| {
+    let mut response = answered.unwrap_or_else(|error| {
         if let Some(account) = &account {
             account.failed(&error);
         }
+        if let ApiError::Refused(_) = error {
+            state.metrics.refused(error.row().code, tenant.as_ref().map_or("", |t| t.name()));
+        }
         error.response(&state.seeds)
     });
+    if access == GENERATES
+        && let Some(tenant) = tenant
+    {
+        let rates = state.gate.rates(&tenant, state.clock.now());
+        rates::add_headers(response.headers_mut(), rates);
+    }
     dress(response, id, began, &state)
 }
 

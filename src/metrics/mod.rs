@@ -1,6 +1,7 @@
 //! Every metric: name, unit, labels, buckets and help, declared in one table and kept in one
 //! struct. Handles are registered once; recording is a few atomic operations.
 
+mod budget;
 mod table;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub struct Metrics {
     ours: Handles,
     vllm: Option<Box<Handles>>,
     steps: StepHandles,
+    tenants: budget::TenantLabels,
 }
 
 /// What is recorded in every step and only in our names: the engine's thread looks nothing up.
@@ -200,7 +202,9 @@ impl Metrics {
             prediction_error: histogram(&recorder, "weir_step_prediction_error_ratio"),
         };
         let handle = recorder.handle();
-        let metrics = Self { recorder, handle, model: model.to_owned(), compat, ours, vllm, steps };
+        let model = model.to_owned();
+        let tenants = budget::TenantLabels::default();
+        let metrics = Self { recorder, handle, model, compat, ours, vllm, steps, tenants };
         let version = Label::new("version", env!("CARGO_PKG_VERSION"));
         gauge(&metrics.recorder, "weir_build_info", vec![version]).set(1.0);
         Ok(metrics)

@@ -40,6 +40,9 @@ const STEP_S: &[f64] = &[
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 const RATIO: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0];
+const COMMIT_S: &[f64] = &[
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
 const POWERS_OF_TWO: &[f64] =
     &[1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024., 2048., 4096., 8192., 16384.];
 const TOKENS: &[f64] = &[
@@ -87,6 +90,15 @@ pub const METRICS: &[Metric] = &[
     counter("weir_prefix_cache_hit_tokens_total", "Prompt tokens found in the prefix cache."),
     counter("weir_steps_total", "Completed engine steps."),
     counter("weir_sdk_retries_total", "Requests that an SDK marked as a retry of its own."),
+    counter(
+        "weir_refusals_total",
+        "Requests that the gate refused, by error code and tenant (the first 1,000 tenants).",
+    ),
+    counter(
+        "weir_budget_settled_tokens_total",
+        "Tokens of settled requests by kind: prompt, cached (of these), output, charged.",
+    ),
+    counter("weir_ledger_entries_total", "Entries of the ledger that were made durable."),
     counter("weir_connections_refused_total", "Connections closed at accept, by limit."),
     gauge("weir_requests_running", "Sequences that hold KV blocks."),
     gauge("weir_requests_waiting", "Requests that wait for their first step or were preempted."),
@@ -94,6 +106,10 @@ pub const METRICS: &[Metric] = &[
     gauge("weir_kv_blocks", "KV blocks by state: used, cached, free."),
     gauge("weir_kv_blocks_limit", "All KV blocks."),
     gauge("weir_connections_open", "Open connections."),
+    gauge("weir_budget_holds_open", "Requests that hold tokens of a budget."),
+    gauge("weir_budget_held_tokens", "Tokens that requests hold and have not used."),
+    gauge("weir_ledger_pending_entries", "Entries of the ledger that wait to be made durable."),
+    gauge("weir_ledger_read_only", "1 when the ledger cannot be written any more."),
     gauge("weir_ready", "1 when /readyz answers 200."),
     gauge("weir_engine_restarts", "Restarts of the engine's thread since start."),
     gauge(
@@ -113,6 +129,7 @@ pub const METRICS: &[Metric] = &[
         "From the end of the request's body to its last token.",
     ),
     histogram("weir_queue_seconds", REQUEST_S, "From admission to the first step."),
+    histogram("weir_ledger_commit_seconds", COMMIT_S, "Time to make a group of entries durable."),
     histogram("weir_step_duration_seconds", STEP_S, "Device time of an engine step."),
     histogram(
         "weir_step_prediction_error_ratio",

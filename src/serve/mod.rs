@@ -1,5 +1,6 @@
 //! Wiring: settings to rooms, rooms to a listening server; shutdown order and exit codes.
 
+mod ledger;
 pub mod log;
 mod model;
 mod server;

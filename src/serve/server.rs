@@ -9,10 +9,12 @@ use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle as Task;
 
+use super::ledger;
 use super::model::{self, Loaded};
 use crate::clock::Clock;
 use crate::config::{Config, LoadFormat, ServerConfig};
 use crate::engine::{EngineConfig, EngineError, EngineHandle, TurnReport};
+use crate::gate::ledger::Committer;
 use crate::gate::{Gate, KeyFile, KeyStore, Rosters};
 use crate::http::{self, AppState, CpuPool, Seeds, Shutdown, listener};
 use crate::metrics::{Metrics, StepFacts};
@@ -35,6 +37,8 @@ pub struct Server {
     /// None once it has ended.
     listening: Option<Task<()>>,
     upkeep: Task<()>,
+    /// None when budgets live in memory, and once it has ended.
+    committer: Option<Committer>,
 }
 
 impl Server {
@@ -56,6 +60,7 @@ impl Server {
             loading.await.context("loading the model ended abnormally")??;
         let metrics = Arc::new(Metrics::new(card.name(), config.server.vllm_metrics)?);
         metrics.cache_config(&cache_labels);
+        let (ledger, committer) = ledger::open(&config.server, &clock, &metrics)?;
         let engine_config = engine_config(&config)?;
         let observer = observer(Arc::clone(&metrics));
         let (engine, thread) =
@@ -65,7 +70,10 @@ impl Server {
             format!("cannot listen on {bind}; choose another --port (0 takes a free one) or --host")
         })?;
         let address = listener.local_addr().context("the socket has no address")?;
-        let state = app_state(&config, keys, engine, text, card, Arc::clone(&metrics), clock)?;
+        let server = &config.server;
+        let rosters = Rosters::new(&server.tenancy, &server.api_keys, keys.as_ref());
+        let gate = Gate::new(rosters, server.queue).with_ledger(ledger);
+        let state = app_state(&config, gate, engine, text, card, Arc::clone(&metrics), clock)?;
         let listening = tokio::spawn(listener::serve(
             listener,
             http::router(Arc::clone(&state)),
@@ -88,6 +96,7 @@ impl Server {
             engine_thread: Some(thread),
             listening: Some(listening),
             upkeep,
+            committer,
         })
     }
 
@@ -165,6 +174,10 @@ impl Server {
         {
             tracing::error!(%error, "the engine had failed");
         }
+        // After the connections: what ended with them is settled and becomes durable here.
+        if let Some(committer) = self.committer.take() {
+            committer.close();
+        }
     }
 }
 
@@ -188,7 +201,7 @@ fn refuse_open_address(server: &ServerConfig, keys: Option<&KeyFile>) -> Result<
 
 fn app_state(
     config: &Config,
-    keys: Option<KeyFile>,
+    gate: Gate,
     engine: EngineHandle,
     text: Arc<crate::text::Text>,
     model: http::ModelCard,
@@ -200,9 +213,8 @@ fn app_state(
     // A seed for dummy weights alone must not make every unseeded request equal to the last run's.
     let fixed = config.model.seed != 0 && config.model.load_format != LoadFormat::Dummy;
     let seed = if fixed { config.model.seed } else { u64::from_le_bytes(random()?) };
-    let rosters = Rosters::new(&server.tenancy, &server.api_keys, keys.as_ref());
     Ok(Arc::new(AppState {
-        gate: Arc::new(Gate::new(rosters, server.queue)),
+        gate: Arc::new(gate),
         text,
         engine,
         metrics,

@@ -24,7 +24,7 @@ impl FileStorage {
     /// # Errors
     /// When another server uses it ([`io::ErrorKind::WouldBlock`]), or it cannot be written.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         let lock = options.open(folder.join(LOCK))?;
@@ -86,6 +86,14 @@ impl Storage for FileStorage {
         self.log = open_log(&self.folder)?;
         Ok(())
     }
+}
+
+/// Who used how much is nobody else's business.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
 }
 
 fn open_log(folder: &Path) -> io::Result<File> {

@@ -144,6 +144,24 @@ impl Ledger {
         }
     }
 
+    /// Whether any request of this tenant could hold its tokens now; asked before it is tokenised.
+    ///
+    /// # Errors
+    /// [`Refusal::Budget`] and [`Refusal::LedgerReadOnly`].
+    pub fn check_room(&self, tenant: &TenantSettings, unix_s: u64) -> Result<(), Refusal> {
+        let limits = Limits::of(tenant);
+        if !limits.any() {
+            return Ok(());
+        }
+        let live = self.live();
+        if live.is_read_only {
+            return Err(Refusal::LedgerReadOnly);
+        }
+        let least = WorstCase { prompt_tokens: 1, output_tokens: 0 }.tokens();
+        let shortage = live.budgets.shortage(&tenant.name, &limits, least, unix_s);
+        shortage.map_or(Ok(()), |shortage| Err(Refusal::Budget(shortage)))
+    }
+
     /// Holds the worst cases of a request's prompts, one hold for each, or none at all.
     ///
     /// # Errors

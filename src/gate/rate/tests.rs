@@ -38,6 +38,18 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
+fn enter(
+    rates: &mut TenantRates,
+    tenant: TenantId,
+    settings: &TenantSettings,
+    need: Need,
+    now: Time,
+) -> Result<(), RateExceeded> {
+    rates.check(tenant, settings, need, now)?;
+    rates.take(tenant, settings, need, now);
+    Ok(())
+}
+
 #[test]
 fn a_bucket_decides_as_the_exact_cell_rate_algorithm_does() {
     for seed in 1..=400u64 {
@@ -74,8 +86,8 @@ fn tokens_that_were_not_used_are_given_back() {
     let settings = TenantSettings { tokens_per_min: Some(600), ..TenantSettings::default() };
     let (mut rates, tenant, now) = (TenantRates::default(), TenantId(3), Time(5 * SECOND));
     let need = Need { prompts: 1, tokens: 500 };
-    rates.take(tenant, &settings, need, now).expect("the bucket is empty");
-    let refused = rates.take(tenant, &settings, Need { tokens: 200, ..need }, now);
+    enter(&mut rates, tenant, &settings, need, now).expect("the bucket is empty");
+    let refused = enter(&mut rates, tenant, &settings, Need { tokens: 200, ..need }, now);
     assert_eq!(
         refused,
         Err(RateExceeded::PerMinute {
@@ -87,17 +99,17 @@ fn tokens_that_were_not_used_are_given_back() {
         })
     );
     rates.started(tenant);
-    rates.ended(tenant, &settings, false, 450, now);
+    rates.ended(tenant, false, 450);
     let (requests, tokens) = rates.status(tenant, &settings, now);
     let reset = Duration::from_secs(5);
     assert_eq!((requests, tokens), (None, Some(RateStatus { limit: 600, remaining: 550, reset })));
     assert_eq!(rates.open(tenant), (0, 0));
-    let large = rates.take(tenant, &settings, Need { tokens: 601, ..need }, now);
+    let large = enter(&mut rates, tenant, &settings, Need { tokens: 601, ..need }, now);
     assert_eq!(large, Err(RateExceeded::TooLarge { limit: 600, asked: 601 }));
 }
 
 #[test]
-fn a_refused_request_takes_nothing_and_an_undone_one_gives_all_back() {
+fn a_refused_request_takes_nothing() {
     let settings = TenantSettings {
         requests_per_min: Some(2),
         tokens_per_min: Some(1000),
@@ -108,22 +120,23 @@ fn a_refused_request_takes_nothing_and_an_undone_one_gives_all_back() {
     let (mut rates, tenant, now) = (TenantRates::default(), TenantId(0), Time(0));
     let need = Need { prompts: 1, tokens: 10 };
     let three = Need { prompts: 3, ..need };
-    let refused = rates.take(tenant, &settings, three, now);
+    let refused = enter(&mut rates, tenant, &settings, three, now);
     assert_eq!(refused, Err(RateExceeded::Queue { waiting: 0, limit: 2 }));
     for _ in 0..2 {
-        rates.take(tenant, &settings, need, now).expect("room");
+        enter(&mut rates, tenant, &settings, need, now).expect("room");
         rates.started(tenant);
     }
-    let refused = rates.check(tenant, &settings, now).expect_err("two a minute");
+    let refused = rates.check(tenant, &settings, Need::LEAST, now).expect_err("two a minute");
     let RateExceeded::PerMinute { retry_after_ms, .. } = refused else { panic!("{refused}") };
     assert_eq!(retry_after_ms, 30_000);
     let before = rates.status(tenant, &settings, now);
-    rates.take(tenant, &settings, need, now).expect_err("two a minute");
+    enter(&mut rates, tenant, &settings, need, now).expect_err("two a minute");
     assert_eq!(rates.status(tenant, &settings, now), before);
-    rates.untake(tenant, &settings, need, now);
-    rates.check(tenant, &settings, now).expect("one was undone");
+    rates.ended(tenant, false, 10);
+    let later = Time(30 * SECOND);
+    rates.check(tenant, &settings, Need::LEAST, later).expect("half a minute is one of two");
     let four = Need { prompts: 3, tokens: 1 };
-    let refused = rates.take(tenant, &settings, four, now);
+    let refused = enter(&mut rates, tenant, &settings, four, later);
     assert_eq!(refused, Err(RateExceeded::Concurrency { open: 1, limit: 3 }));
 }
 
@@ -143,12 +156,12 @@ fn states_of_idle_tenants_are_forgotten() {
     let mut rates = TenantRates::default();
     let need = Need { prompts: 1, tokens: 1 };
     for tenant in 0..IDLE_TENANTS_MAX as u32 + 1 {
-        rates.take(TenantId(tenant), &settings, need, Time(0)).expect("room");
+        enter(&mut rates, TenantId(tenant), &settings, need, Time(0)).expect("room");
         if tenant > 0 {
-            rates.ended(TenantId(tenant), &settings, true, 0, Time(0));
+            rates.ended(TenantId(tenant), true, 0);
         }
     }
-    rates.take(TenantId(9), &settings, need, Time(61 * SECOND)).expect("room");
+    enter(&mut rates, TenantId(9), &settings, need, Time(61 * SECOND)).expect("room");
     assert_eq!(rates.tenants.len(), 2, "the one whose request runs, and the new one");
     assert_eq!(rates.open(TenantId(0)), (1, 1));
 }

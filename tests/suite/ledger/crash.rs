@@ -348,6 +348,6 @@ fn no_crash_loses_a_reported_settlement_or_counts_one_twice() {
         torn += world.torn;
         failures += world.failures;
     }
-    println!("{crashes} crashes, {torn} torn ends, {failures} failed commits");
+    eprintln!("{crashes} crashes, {torn} torn ends, {failures} failed commits");
     assert!(torn * 20 > crashes && failures * 4 > crashes, "the faults must come");
 }

@@ -24,7 +24,6 @@ use weir::engine::{
 use weir::ids::{RequestId, TenantId, TokenId};
 
 const WAITING: usize = 10_000;
-const TENANTS: u32 = 200;
 const TURNS: usize = 2000;
 const WARM_UP_TURNS: usize = 100;
 /// Between two rounds of the callers' thread, which reads all streams and submits requests.
@@ -110,6 +109,7 @@ impl Device for MarkedDevice {
 struct Load {
     name: &'static str,
     running: u32,
+    tenants: u32,
     prompt_tokens: u32,
     /// Tokens that a request generates: from this ...
     output_tokens_min: u32,
@@ -154,6 +154,7 @@ fn main() {
     let steady = Load {
         name: "steady decode",
         running: 1000,
+        tenants: 200,
         prompt_tokens: 128,
         output_tokens_min: 8000,
         output_tokens_max: 8000,
@@ -165,11 +166,13 @@ fn main() {
         output_tokens_max: 280,
         ..steady
     };
-    println!("{WAITING} waiting, {TENANTS} tenants, {TURNS} turns\n");
+    println!("{WAITING} waiting, {TURNS} turns\n");
     let loads = [
         steady,
         Load { steps_in_flight: 2, ..steady },
         churn,
+        Load { tenants: 5000, ..steady },
+        Load { tenants: 5000, ..churn },
         Load { running: 100, ..steady },
         Load { running: 100, ..churn },
         Load { running: 4000, ..steady },
@@ -291,7 +294,7 @@ impl Callers {
         let (reply, stream) = reply_channel(RequestId(id), prompt.len(), 1, max_tokens, cancels);
         let submission = Submission {
             id: RequestId(id),
-            tenant: TenantId(id as u32 % TENANTS),
+            tenant: TenantId(id as u32 % load.tenants),
             share: Share::default(),
             cache_salt: Arc::from(""),
             prompt,
@@ -340,9 +343,10 @@ impl Samples {
     fn print(&mut self, load: &Load) {
         let turns = self.turns as f64;
         println!(
-            "{} running, {}, {} in flight: {:.0} rows a step, {:.2} starts and {:.0} cached tokens \
+            "{} running, {} tenants, {}, {} in flight: {:.0} rows a step, {:.2} starts and {:.0} cached tokens \
              a turn, {:.2} allocations, {} turns interrupted",
             load.running,
+            load.tenants,
             load.name,
             load.steps_in_flight,
             self.rows as f64 / turns,

@@ -2,6 +2,7 @@
 //! was overtaken often enough.
 
 use super::policy;
+use super::queue::Flow;
 use super::reply::Event;
 use super::request::{RequestKey, blocks_max};
 use super::scheduler::{Blocked, Scheduler, waits};
@@ -13,19 +14,28 @@ use crate::clock::Time;
 const TRIED_MAX: u32 = 8;
 /// Steps after which a request that lacked blocks looks into the prefix cache again.
 const LOOK_AGAIN_STEPS: u64 = 16;
+/// Cached blocks that a request's preference before others is measured by.
+const HINT_BLOCKS_MAX: u32 = 64;
 
 impl Scheduler {
     /// Starts waiting requests while rows, slots and blocks allow.
     pub(super) fn admit(&mut self, step: &mut Step, now: Time) {
+        self.queue.reckon_batch();
         self.keep_promises(step, now);
         let mut tried = 0;
         let requests = &self.requests;
         self.blocked = self.blocked.filter(|blocked| waits(requests, blocked.request));
         while step.rows() < self.rows_max && !self.slots_free.is_empty() && self.queue.len() > 0 {
             let requests = &self.requests;
-            let Some((tenant, key)) = self.queue.head(|key| waits(requests, key)) else { break };
+            let Some((flow, key)) = self.queue.head(|key| waits(requests, key)) else { break };
+            if !self.within_share(key.index) {
+                // Until its tenant gives blocks back; nobody waits for that.
+                self.queue.park(flow);
+                continue;
+            }
             if let Some(blocked) = self.room_kept(now)
                 && blocked.request != key
+                && blocked.flow.class() <= flow.class()
             {
                 if self.queue_head_is(blocked) {
                     self.admit_blocked(step, blocked);
@@ -33,20 +43,21 @@ impl Scheduler {
                 }
                 continue;
             }
+            let (flow, key) = self.choose(flow, key);
             if self.fits(key.index) {
-                self.queue.take(tenant);
+                self.queue.take(flow);
                 self.note_overtaking(key);
                 self.start(step, key.index);
                 continue;
             }
             if self.blocked.is_none() {
-                self.blocked = Some(Blocked { tenant, request: key, since: now, overtaken: 0 });
+                self.blocked = Some(Blocked { flow, request: key, since: now, overtaken: 0 });
             }
             tried += 1;
             if tried == TRIED_MAX || self.room_kept(now).is_some() {
                 break;
             }
-            self.queue.set_aside();
+            self.queue.set_aside(flow);
         }
         self.queue.restore();
     }
@@ -61,10 +72,10 @@ impl Scheduler {
                 return;
             }
             self.note_overtaking(key);
-            let tenant = self.requests[key.index].tenant;
+            let flow = self.requests[key.index].flow;
             self.start(step, key.index);
             let requests = &self.requests;
-            self.queue.forget(tenant, |key| waits(requests, key));
+            self.queue.forget(flow, |key| waits(requests, key));
         }
     }
 
@@ -80,7 +91,7 @@ impl Scheduler {
     /// same tenant takes its place.
     fn queue_head_is(&mut self, blocked: Blocked) -> bool {
         let requests = &self.requests;
-        let head = self.queue.head_of(blocked.tenant, |key| waits(requests, key));
+        let head = self.queue.head_of(blocked.flow, |key| waits(requests, key));
         if head != Some(blocked.request) {
             self.blocked = None;
         }
@@ -88,11 +99,57 @@ impl Scheduler {
     }
 
     fn admit_blocked(&mut self, step: &mut Step, blocked: Blocked) {
-        if self.fits(blocked.request.index) {
-            self.queue.take(blocked.tenant);
+        if !self.within_share(blocked.request.index) {
+            self.blocked = None;
+        } else if self.fits(blocked.request.index) {
+            self.queue.take(blocked.flow);
             self.blocked = None;
             self.start(step, blocked.request.index);
         }
+    }
+
+    /// Of the flows whose turn it is, give or take one chunk of prefill, the one whose first
+    /// request finds most in the prefix cache; the head, unless another has more and fits.
+    fn choose(&mut self, head: Flow, key: RequestKey) -> (Flow, RequestKey) {
+        if !self.pool.caching() || self.pool.cached() == 0 {
+            return (head, key);
+        }
+        let prices = self.cost.prices();
+        let chunk_s = prices.fixed_s + prices.prefill_s(self.rows_max, 0);
+        let requests = &self.requests;
+        let rivals = self.queue.rivals(head, chunk_s, |key| waits(requests, key));
+        let (mut chosen, mut most) = ((head, key), None);
+        for rival in rivals.into_iter().flatten() {
+            let least = *most.get_or_insert_with(|| self.cached_hint(key.index));
+            let hits = self.cached_hint(rival.1.index);
+            if hits > least && self.within_share(rival.1.index) && self.fits(rival.1.index) {
+                (chosen, most) = (rival, Some(hits));
+            }
+        }
+        chosen
+    }
+
+    /// Cached blocks at a waiting request's beginning, as of the last steps; at most a few.
+    fn cached_hint(&mut self, index: u32) -> u32 {
+        let (step, hits) = self.requests[index].cached_hint;
+        if step > 0 && self.step < step + LOOK_AGAIN_STEPS {
+            return hits;
+        }
+        self.find_prefix(index, HINT_BLOCKS_MAX);
+        let hits = self.found.len() as u32;
+        self.requests[index].cached_hint = (self.step.max(1), hits);
+        hits
+    }
+
+    /// Whether a waiting request's tenant may hold its blocks besides those that it has. A tenant
+    /// that holds nothing may always start a request, so that none waits for ever.
+    fn within_share(&self, index: u32) -> bool {
+        let tenant = &self.queue.tenants[self.requests[index].flow.tenant()];
+        if tenant.share.kv_share >= 1.0 || tenant.blocks == 0 {
+            return true;
+        }
+        let most = f64::from(self.pool.total()) * tenant.share.kv_share;
+        f64::from(tenant.blocks + self.blocks_wanted(index)) <= most
     }
 
     fn note_overtaking(&mut self, started: RequestKey) {
@@ -116,7 +173,7 @@ impl Scheduler {
         if spare < request.blocks_lacking && !nothing_runs && !look_again {
             return false;
         }
-        self.find_prefix(index);
+        self.find_prefix(index, u32::MAX);
         let hits = self.found.len() as u32;
         let unowned = self.pool.unowned(&self.found);
         let kept = if nothing_runs { 0 } else { policy::blocks_kept_free(self.pool.total()) };
@@ -143,7 +200,7 @@ impl Scheduler {
 
     /// Finds the cached blocks of a request's first choice. At least one token is left to
     /// compute, and none of the cache is used for prompts whose rows are to be scored.
-    fn find_prefix(&mut self, index: u32) {
+    fn find_prefix(&mut self, index: u32, blocks_max: u32) {
         self.found.clear();
         let request = &self.requests[index];
         let Some(lead) = request.choices.iter().copied().flatten().next() else { return };
@@ -152,7 +209,7 @@ impl Scheduler {
         }
         let seq = &self.seqs[lead];
         let usable = if request.unfinished > 1 { request.prompt_tokens() } else { seq.known };
-        let blocks_max = (usable - 1) / self.limits.block_size_tokens;
+        let blocks_max = blocks_max.min((usable - 1) / self.limits.block_size_tokens);
         let tokens = request.prompt.iter().copied().chain(seq.generated.iter());
         let end = self.pool.find(request.root, tokens, blocks_max, &mut self.found);
         let seq = &mut self.seqs[lead];
@@ -171,11 +228,13 @@ impl Scheduler {
         }
         let seq = &mut self.seqs[lead];
         assert_eq!(seq.sampling, 0, "a request starts with nothing in flight");
+        self.queue.tenants[seq.flow.tenant()].blocks += hits;
         seq.blocks.extend(&self.found);
         seq.scheduled = hit_tokens;
         seq.computed = hit_tokens;
         seq.finite = hit_tokens;
         seq.published = hits;
+        self.pledge(index, known, hit_tokens);
         let request = &mut self.requests[index];
         request.lead = Some(lead);
         request.waiting = false;
@@ -195,9 +254,6 @@ impl Scheduler {
             request.started = true;
             request.usage.cached_tokens = hit_tokens;
             self.report.started += 1;
-            // Tokens computed again after a preemption are not charged again.
-            let charge = u64::from(known - hit_tokens) * policy::PROMPT_TOKEN_CHARGE;
-            self.queue.charge(request.tenant, charge);
             let event = Event::Started { cached_tokens: hit_tokens };
             self.outbox.send(request.reply, event);
         }

@@ -1,5 +1,6 @@
 //! What must always hold of the scheduler, and how to say in few words when it does not.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::scheduler::Scheduler;
@@ -52,6 +53,7 @@ impl Scheduler {
         assert_eq!(self.outbox.open_replies(), self.requests.len(), "each request has a reply");
         let waiting = self.requests.iter().filter(|(_, r)| r.waiting).count();
         assert_eq!(waiting as u32, self.queue.len(), "waiting requests are in the queue");
+        self.check_tenants();
         for (_, seq) in self.seqs.iter() {
             let room = seq.blocks.len() * self.limits.block_size_tokens;
             // Before its fork a sequence reads the common prompt's last block from elsewhere.
@@ -60,6 +62,22 @@ impl Scheduler {
             assert_eq!(seq.forks, seq.fork_source.is_some(), "a fork has a source");
             assert!(seq.computed <= seq.scheduled, "computed positions were scheduled");
             assert!(seq.finite <= seq.computed, "finite positions were computed");
+        }
+    }
+
+    fn check_tenants(&self) {
+        let tenants = &self.queue.tenants;
+        let mut held: HashMap<u32, (u32, u32)> = HashMap::new();
+        for (_, request) in self.requests.iter() {
+            held.entry(request.flow.tenant()).or_default().0 += 1;
+            assert!(request.pledged_s >= 0.0, "a pledge is not below zero");
+        }
+        for (_, seq) in self.seqs.iter() {
+            held.entry(seq.flow.tenant()).or_default().1 += seq.blocks.len() - seq.uncounted;
+        }
+        for (place, counted) in held {
+            let tenant = &tenants[place];
+            assert_eq!((tenant.requests, tenant.blocks), counted, "a tenant's are counted");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a step's result means: sequences advance, tokens go to their callers, choices end.
 
+use super::charges::Charges;
 use super::plan::token_at;
-use super::policy;
 use super::reply::{Event, FinishReason};
 use super::scheduler::Scheduler;
 use super::sequence::Phase;
@@ -19,6 +19,7 @@ impl Scheduler {
     /// [`Scheduler::tidy_up`].
     pub fn complete(&mut self, step: &Step, output: &mut StepOutput) {
         self.pool.completed(step.plan.step);
+        self.charges = Charges::new(&self.cost, step.plan.spans.len());
         let mut scores = output.scores.drain(..);
         for part in &step.parts {
             let scores = scores.by_ref().take(part.scores as usize);
@@ -42,6 +43,7 @@ impl Scheduler {
 
     fn complete_part(&mut self, part: &Part) {
         let index = part.seq.index;
+        self.charge_part(part);
         let seq = &mut self.seqs[index];
         seq.computed = part.end;
         if part.forks
@@ -111,6 +113,7 @@ impl Scheduler {
             }
             let seq = &mut self.seqs[index];
             seq.blocks = blocks;
+            seq.uncounted = shared as u32;
             seq.fork_source = fork_source;
             seq.forks = partial;
             seq.scheduled = prompt_tokens;
@@ -134,8 +137,11 @@ impl Scheduler {
             self.report.discarded_tokens += 1;
             return;
         };
-        if next.decoded_to > 0 && seq.epoch == next.epoch {
-            seq.computed = next.decoded_to;
+        if next.decoded_to > 0 {
+            self.queue.charge(seq.flow, self.charges.decode_s(next.decoded_to));
+            if seq.epoch == next.epoch {
+                seq.computed = next.decoded_to;
+            }
         }
         seq.sampling = seq.sampling.saturating_sub(1);
         let &SampledToken { token, finite, .. } = self.outbox.kept(at);
@@ -152,7 +158,6 @@ impl Scheduler {
             self.unpublished.push(next.seq);
         }
         self.report.generated_tokens += 1;
-        self.queue.charge(seq.tenant, policy::GENERATED_TOKEN_CHARGE);
         let generated = seq.generated.len();
         let stops = seq.stop_filter.may_stop(token)
             && self.requests[seq.request].stops.ends(token, generated);

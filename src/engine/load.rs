@@ -14,6 +14,8 @@ pub struct Load {
     pub waiting: u32,
     /// Prompt tokens not yet computed, of all requests that wait or prefill.
     pub waiting_prompt_tokens: u64,
+    /// Tenants whose service is remembered, with or without requests.
+    pub tenants: u32,
     /// KV blocks owned by sequences.
     pub blocks_used: u32,
     /// KV blocks that only the prefix cache holds.

@@ -92,6 +92,7 @@ impl Scheduler {
         load.running = self.running();
         load.waiting = self.queue.len();
         load.waiting_prompt_tokens = self.backlog_tokens;
+        load.tenants = self.queue.tenants.len() as u32;
         load.blocks_used = self.pool.owned() + self.pool.resting();
         load.blocks_cached = self.pool.cached();
         load.blocks_total = self.pool.total();

@@ -259,6 +259,7 @@ impl Scheduler {
             }
             let Some(block) = self.pool.allocate() else { return false };
             seq.blocks.extend(&[block]);
+            self.queue.tenants[seq.flow.tenant()].blocks += 1;
             note_blocks(&mut self.tables, self.table_stride, seq);
         }
         true
@@ -327,8 +328,9 @@ impl Scheduler {
         running
             .map(|(index, request)| Candidate {
                 request: index,
+                class: request.flow.class(),
+                blocks: self.blocks_by_weight(request.flow),
                 priority: request.priority,
-                served: self.queue.served(request.tenant),
                 order: request.arrival,
                 preemptions: request.usage.preemptions,
             })

@@ -3,10 +3,10 @@
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
-/// Virtual time of a prompt token that was computed (tokens from the prefix cache are free).
-pub(super) const PROMPT_TOKEN_CHARGE: u64 = 1;
-/// Virtual time of a generated token: twice a prompt token's, as in the VTC paper (OSDI'24).
-pub(super) const GENERATED_TOKEN_CHARGE: u64 = 2;
+/// Share of device time that the batch class is due while higher classes have a backlog.
+pub(super) const BATCH_SHARE: f64 = 0.05;
+/// Device seconds that it can be owed, or have had too much of, at most.
+pub(super) const BATCH_DUE_MAX_S: f64 = 1.0;
 /// Preemptions after which a request is never a victim again (R40).
 pub(super) const PREEMPTIONS_MAX: u32 = 2;
 /// Steps in a row that may leave no room for prefill, before a part of one is kept for it.
@@ -15,28 +15,33 @@ const STEPS_WITHOUT_PREFILL_MAX: u32 = 3;
 const PREFILL_ROWS_MIN: u32 = 128;
 
 /// What decides whether a running request gives its blocks to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
     /// Index of the request.
     pub request: u32,
+    /// Of its flow; higher ones give way first.
+    pub class: usize,
+    /// KV blocks that its tenant's sequences hold, by the tenant's weight.
+    pub blocks: f64,
     /// Lower runs first.
     pub priority: i32,
-    /// Virtual time that its tenant was served.
-    pub served: u64,
     /// Order of arrival.
     pub order: u64,
     /// Times that it was a victim before.
     pub preemptions: u32,
 }
 
-/// The request that loses its blocks: of the lowest priority, then of the tenant that was served
-/// most, then the newest. Never the oldest of all and never one that was preempted twice (R40).
+/// The request that loses its blocks: of the lowest class, then of the tenant that holds most for
+/// its weight, then of the lowest priority, then the newest. Never the oldest of all and never one that was preempted twice (R40).
 pub(super) fn victim(candidates: &[Candidate]) -> Option<Candidate> {
     let oldest = candidates.iter().map(|c| c.order).min()?;
     candidates
         .iter()
         .filter(|c| c.order != oldest && c.preemptions < PREEMPTIONS_MAX)
-        .max_by_key(|c| (c.priority, c.served, c.order))
+        .max_by(|a, b| {
+            let by_blocks = a.class.cmp(&b.class).then(a.blocks.total_cmp(&b.blocks));
+            by_blocks.then((a.priority, a.order).cmp(&(b.priority, b.order)))
+        })
         .copied()
 }
 

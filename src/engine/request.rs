@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::outbox::ReplyKey;
 use super::prefix::ChainId;
+use super::queue::Flow;
 use super::reply::Usage;
 use super::submission::{Promise, Stops};
 use crate::clock::Time;
@@ -21,8 +22,8 @@ pub(super) struct RequestKey {
 #[derive(Debug)]
 pub(super) struct Request {
     pub id: RequestId,
-    /// The queue's index of its tenant.
-    pub tenant: u32,
+    /// Its tenant and class.
+    pub flow: Flow,
     /// Root of its prefix-cache domain.
     pub root: ChainId,
     pub prompt: Arc<[TokenId]>,
@@ -56,6 +57,13 @@ pub(super) struct Request {
     pub blocks_reserved: u32,
     /// Blocks that it lacked when it was last tried.
     pub blocks_lacking: u32,
+    /// Positions up to here were charged; computing them again after a preemption is free.
+    pub charged_to: u32,
+    /// Device seconds that were charged when it started for prefill still to be computed.
+    pub pledged_s: f64,
+    /// Its cached blocks when it was last looked at as one of several that may start, and the
+    /// step in which it was.
+    pub cached_hint: (u64, u32),
     pub usage: Usage,
 }
 

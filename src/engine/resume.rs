@@ -45,8 +45,15 @@ impl Scheduler {
                 self.outbox.send(request.reply, Event::Failed { message });
                 continue;
             }
-            request.tenant = self.queue.tenant_like(&broken.queue, request.tenant);
+            request.flow = self.queue.flow_like(&broken.queue, request.flow);
             request.lead = None;
+            let longest = generated.iter().flatten().map(Vec::len).max();
+            // What it is charged for was computed once already.
+            request.charged_to = request.prompt_tokens() + longest.unwrap_or(0) as u32;
+            if !request.started {
+                request.charged_to = 0;
+            }
+            request.pledged_s = 0.0;
             request.blocks_reserved = 0;
             request.backlog_tokens = 0;
             request.choices = vec![None; generated.len()];

@@ -1,17 +1,18 @@
-//! All requests, sequences and blocks, and the ends of their lives. Planning a step is in
-//! `plan.rs`, taking in its result in `complete.rs`.
+//! All requests, sequences and blocks, and the phases of their lives. Planning a step
+//! is in `plan.rs`, taking in its result in `complete.rs`, the ends of lives in `endings.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::block_list::BlockList;
 use super::blocks::BlockPool;
+use super::charges::Charges;
 use super::cost::CostModel;
 use super::outbox::Outbox;
 use super::pace::Released;
 use super::promise::Promises;
-use super::queue::FairQueue;
-use super::reply::{Event, FinishReason, Usage};
+use super::queue::{FairQueue, Flow};
+use super::reply::{Event, Usage};
 use super::report::TurnReport;
 use super::request::{Request, RequestKey};
 use super::sequence::{Phase, SeqKey, Sequence, StopFilter};
@@ -43,7 +44,7 @@ pub(super) struct Scheduler {
     pub(super) decode_start: usize,
     pub(super) steps_without_prefill: u32,
     /// Deadlines of all requests, and of some that ended earlier.
-    deadlines: BinaryHeap<Reverse<(Time, u32, RequestId)>>,
+    pub(super) deadlines: BinaryHeap<Reverse<(Time, u32, RequestId)>>,
     pub(super) promises: Promises,
     /// The request that others may overtake for a while, because it does not fit (R39).
     pub(super) blocked: Option<Blocked>,
@@ -68,6 +69,8 @@ pub(super) struct Scheduler {
     pub(super) outbox: Outbox,
     /// What work costs, as far as it is known.
     pub(super) cost: CostModel,
+    /// What rows of the step that is being completed cost.
+    pub(super) charges: Charges,
     pub(super) released: Released,
     next_seq: u64,
     next_arrival: u64,
@@ -77,7 +80,7 @@ pub(super) struct Scheduler {
 /// See [`Scheduler::blocked`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocked {
-    pub tenant: u32,
+    pub flow: Flow,
     pub request: RequestKey,
     pub since: Time,
     pub overtaken: u32,
@@ -102,7 +105,7 @@ impl Scheduler {
             requests: Slab::new(),
             seqs: Slab::new(),
             by_id: HashMap::new(),
-            queue: FairQueue::new(),
+            queue: FairQueue::new(config.tenants_max),
             slots_free: (0..slots).rev().map(SlotId).collect(),
             prefilling: Vec::with_capacity(slots as usize),
             decoding: Vec::with_capacity(slots as usize),
@@ -122,6 +125,7 @@ impl Scheduler {
             full: Vec::new(),
             outbox: Outbox::new(),
             cost: CostModel::default(),
+            charges: Charges::default(),
             released: Released::default(),
             next_seq: 0,
             next_arrival: 0,
@@ -145,13 +149,13 @@ impl Scheduler {
             return;
         }
         let root = self.pool.root(submission.tenant, &submission.cache_salt);
-        let tenant = self.queue.tenant(submission.tenant);
+        let flow = self.queue.flow(submission.tenant, submission.share, |_| {});
         let prompt_tokens = submission.prompt.len() as u32;
         let choices = submission.params.len();
         self.next_arrival += 1;
         let request = Request {
             id: submission.id,
-            tenant,
+            flow,
             root,
             prompt: submission.prompt,
             params: submission.params,
@@ -173,6 +177,9 @@ impl Scheduler {
             backlog_tokens: 0,
             blocks_reserved: 0,
             blocks_lacking: 0,
+            charged_to: 0,
+            pledged_s: 0.0,
+            cached_hint: (0, 0),
             usage: Usage { prompt_tokens, ..Usage::default() },
         };
         let generated = (0..choices).map(|_| Some(Vec::new())).collect();
@@ -185,7 +192,8 @@ impl Scheduler {
         let prompt_tokens = request.prompt_tokens();
         let last_prompt = request.prompt[request.prompt.len() - 1];
         let (id, root, tokens_max) = (request.id, request.root, request.max_tokens);
-        let (deadline, tenant, reply) = (request.deadline, request.tenant, request.reply);
+        let (deadline, flow, reply) = (request.deadline, request.flow, request.reply);
+        self.queue.tenants[flow.tenant()].requests += 1;
         let promise = request.promise.filter(|_| !request.started);
         let stop_filter = StopFilter::new(&request.stops);
         request.choices.fill(None);
@@ -199,7 +207,7 @@ impl Scheduler {
                 id: SeqId(self.next_seq),
                 request: index,
                 choice: choice as u32,
-                tenant,
+                flow,
                 reply,
                 stop_filter,
                 bears: false,
@@ -218,6 +226,7 @@ impl Scheduler {
                 epoch: 0,
                 generated: generated.into(),
                 blocks: BlockList::default(),
+                uncounted: 0,
                 tabled: 0,
                 forks: false,
                 fork_source: None,
@@ -238,127 +247,6 @@ impl Scheduler {
         self.wait_in_queue(index);
     }
 
-    /// Ends a request whose caller left, or one choice of it.
-    pub fn cancel(&mut self, id: RequestId, choice: Option<u32>) {
-        let Some(&index) = self.by_id.get(&id) else { return };
-        match choice {
-            None => {
-                self.report.cancelled += 1;
-                self.end_request(index, None);
-            }
-            Some(choice) => {
-                let seq = self.requests[index].choices.get(choice as usize).copied().flatten();
-                if let Some(seq) = seq {
-                    self.end_choice(seq, FinishReason::Stopped);
-                }
-            }
-        }
-    }
-
-    /// Ends the requests whose deadline has come, and those that should have started.
-    pub fn expire(&mut self, now: Time) {
-        while let Some(&Reverse((deadline, index, id))) = self.deadlines.peek() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop();
-            if self.requests.get(index).is_some_and(|request| request.id == id) {
-                self.report.expired += 1;
-                self.end_all_choices(index, FinishReason::Deadline);
-            }
-        }
-        while let Some(late) = self.promises.take_broken(&self.requests, now) {
-            self.report.late += 1;
-            self.end_all_choices(late.index, FinishReason::Late);
-        }
-        // Most requests end before their deadline, and their entries would pile up.
-        if self.deadlines.len() > 2 * self.requests.len() + 1024 {
-            let requests = &self.requests;
-            self.deadlines.retain(|Reverse((_, index, id))| {
-                requests.get(*index).is_some_and(|request| request.id == *id)
-            });
-        }
-    }
-
-    /// Ends every request with an error.
-    pub fn fail_all(&mut self, message: &str) {
-        let all: Vec<u32> = self.requests.iter().map(|(index, _)| index).collect();
-        for index in all {
-            self.fail(index, message);
-        }
-    }
-
-    /// Ends a request with an error.
-    pub fn fail(&mut self, index: u32, message: &str) {
-        self.report.failed += 1;
-        self.end_request(index, Some(Event::Failed { message: message.to_owned() }));
-    }
-
-    /// Ends all choices of a request for the same reason.
-    pub fn end_all_choices(&mut self, index: u32, reason: FinishReason) {
-        for choice in 0..self.requests[index].choices.len() {
-            // The request is gone after its last choice.
-            let Some(request) = self.requests.get(index) else { break };
-            if let Some(seq) = request.choices[choice] {
-                self.end_choice(seq, reason);
-            }
-        }
-    }
-
-    /// Ends a choice, and its request when it was the last one.
-    pub fn end_choice(&mut self, seq_index: u32, reason: FinishReason) {
-        let seq = &self.seqs[seq_index];
-        let (request_index, choice) = (seq.request, seq.choice);
-        let generated = seq.generated.len();
-        let request = &mut self.requests[request_index];
-        request.usage.generated_tokens += generated;
-        self.outbox.send(request.reply, Event::Finished { choice, reason });
-        request.choices[choice as usize] = None;
-        request.unfinished -= 1;
-        let is_lead = request.lead == Some(seq_index);
-        if request.unfinished == 0 {
-            // Not found through the choices any more; the lead is found by itself.
-            if !is_lead {
-                self.remove_seq(seq_index);
-            }
-            self.report.done += 1;
-            let usage = self.requests[request_index].usage;
-            self.end_request(request_index, Some(Event::Done(usage)));
-        } else if is_lead && self.has_unborn(request_index) {
-            self.end_lead(seq_index);
-        } else {
-            if is_lead {
-                self.requests[request_index].lead = None;
-            }
-            self.remove_seq(seq_index);
-        }
-    }
-
-    /// Releases all that a request holds and tells it so; `None` when nobody listens any more.
-    pub fn end_request(&mut self, index: u32, event: Option<Event>) {
-        let request = &mut self.requests[index];
-        let lead = request.lead.take();
-        let choices = std::mem::take(&mut request.choices);
-        for seq in choices.iter().copied().flatten().filter(|seq| Some(*seq) != lead) {
-            self.remove_seq(seq);
-        }
-        if let Some(lead) = lead {
-            self.remove_seq(lead);
-        }
-        let request = self.requests.remove(index).expect("a request ends once");
-        self.by_id.remove(&request.id);
-        self.blocks_reserved -= request.blocks_reserved;
-        self.backlog_tokens -= u64::from(request.backlog_tokens);
-        if request.waiting {
-            let requests = &self.requests;
-            self.queue.forget(request.tenant, |key| waits(requests, key));
-        }
-        match event {
-            Some(event) => self.outbox.send(request.reply, event),
-            None => self.outbox.close(request.reply),
-        }
-    }
-
     /// What can be done while the device computes: nothing of it decides the next step.
     pub fn tidy_up(&mut self) {
         self.publish_due();
@@ -377,9 +265,12 @@ impl Scheduler {
         {
             self.remove_seq(lead);
         }
+        self.settle_pledge(index);
         for choice in 0..self.requests[index].choices.len() {
             let Some(seq_index) = self.requests[index].choices[choice] else { continue };
             self.release_seq(seq_index);
+            let charged_to = &mut self.requests[index].charged_to;
+            *charged_to = self.seqs[seq_index].known.max(*charged_to);
             let root = self.requests[index].root;
             let seq = &mut self.seqs[seq_index];
             seq.epoch += 1;
@@ -449,19 +340,7 @@ impl Scheduler {
         request.waiting = true;
         request.blocks_lacking = 0;
         let key = RequestKey { index, id: request.id };
-        self.queue.push(request.tenant, request.priority, request.arrival, key);
-    }
-
-    /// Lets a lead whose choice ended go on for the sake of the others, up to the prompt's end.
-    fn end_lead(&mut self, index: u32) {
-        let prompt_tokens = self.requests[self.seqs[index].request].prompt_tokens();
-        let seq = &mut self.seqs[index];
-        seq.ended = true;
-        seq.known = prompt_tokens;
-        seq.generated.clear();
-        if seq.phase == Phase::Decode {
-            self.set_phase(index, Phase::Prefill);
-        }
+        self.queue.push(request.flow, request.priority, request.arrival, key);
     }
 
     pub(super) fn remove_seq(&mut self, index: u32) {
@@ -484,6 +363,8 @@ impl Scheduler {
         self.slots_free.push(seq.slot);
         seq.slot_ready = false;
         seq.tabled = 0;
+        let blocks = seq.blocks.len() - std::mem::take(&mut seq.uncounted);
+        self.queue.give_back(seq.flow, blocks);
         // The end of a chain is evicted before its beginning.
         for block in seq.blocks.take_from(0) {
             self.pool.release(block, self.step);

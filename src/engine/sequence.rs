@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use super::block_list::BlockList;
 use super::outbox::ReplyKey;
 use super::prefix::ChainId;
+use super::queue::Flow;
 use super::submission::Stops;
 use super::token_list::TokenList;
 use crate::ids::{BlockId, SeqId, SlotId, TokenId};
@@ -73,7 +74,7 @@ pub(super) struct Sequence {
     /// Its request's, kept here so that a step touches no request that merely goes on.
     pub stop_filter: StopFilter,
     /// As `stop_filter`.
-    pub tenant: u32,
+    pub flow: Flow,
     /// As `stop_filter`.
     pub reply: ReplyKey,
     /// Which choice of its request.
@@ -86,6 +87,8 @@ pub(super) struct Sequence {
     /// Of the computed positions, the leading ones that are known to hold no NaN: a row at or
     /// after each was finite (R34). Kept up to date at the ends of blocks.
     pub finite: u32,
+    /// Of its blocks, those that count as another choice's of its request.
+    pub uncounted: u32,
     /// Leading blocks that stand in the slot's row of the block tables.
     pub tabled: u32,
     /// Other choices of the request wait for this one to compute their prompt.

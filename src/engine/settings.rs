@@ -19,6 +19,8 @@ pub struct EngineConfig {
     pub prefix_caching: bool,
     /// Keys the prefix cache (R32); random in each process.
     pub cache_secret: [u8; 32],
+    /// Tenants without requests that are remembered, with what they were served.
+    pub tenants_max: u32,
     /// Requests that may overtake one that does not fit, before room is kept for it (R39).
     pub overtakes_max: u32,
     /// How long others may overtake it.
@@ -42,6 +44,7 @@ impl EngineConfig {
             mail_per_turn_max: 256,
             prefix_caching: true,
             cache_secret,
+            tenants_max: 16_384,
             overtakes_max: 8,
             overtaking_max: Duration::from_secs(2),
             restarts_max: 3,

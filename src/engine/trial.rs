@@ -115,6 +115,7 @@ impl Scheduler {
             let shared = prompt_tokens / self.limits.block_size_tokens;
             seq.tabled = seq.tabled.min(shared);
             for block in seq.blocks.take_from(shared) {
+                self.queue.tenants[seq.flow.tenant()].blocks -= 1;
                 self.pool.release(block, self.step);
             }
         }

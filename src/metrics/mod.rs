@@ -135,6 +135,8 @@ pub struct LoadFacts {
     pub ready: bool,
     /// Open connections.
     pub connections: u32,
+    /// Tenants whose service is remembered.
+    pub tenants: u32,
     /// Median and 95th percentile of the recent errors of predicted step times.
     pub prediction_errors: [f64; 2],
 }
@@ -282,6 +284,7 @@ impl Metrics {
     pub fn load(&self, load: &LoadFacts) {
         let set = |name, value: f64| gauge(&self.recorder, name, Vec::new()).set(value);
         set("weir_waiting_prompt_tokens", load.waiting_prompt_tokens as f64);
+        set("weir_tenants_known", f64::from(load.tenants));
         set("weir_kv_blocks_limit", f64::from(load.blocks_total));
         set("weir_connections_open", f64::from(load.connections));
         set("weir_ready", f64::from(u8::from(load.ready)));

@@ -2,6 +2,7 @@
 
 mod beside;
 mod cancel;
+mod fairness;
 mod faults;
 mod promises;
 mod property;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use weir::config::{self, Request};
-use weir::serve;
+use weir::serve::{self, keys};
 
 fn main() -> ExitCode {
     let config = match config::read(std::env::args_os()) {
@@ -14,10 +14,15 @@ fn main() -> ExitCode {
             println!("{config:#?}");
             return ExitCode::SUCCESS;
         }
+        Ok(Request::Keys(request)) => return exit_code(keys::run(*request).map(|()| 0)),
         Err(error) => error.exit(),
     };
     serve::log::init(&config.log);
-    match serve::run(config) {
+    exit_code(serve::run(config))
+}
+
+fn exit_code(outcome: anyhow::Result<u8>) -> ExitCode {
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("weir: {error:#}");

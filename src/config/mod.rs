@@ -1,5 +1,6 @@
 //! Settings: raw flags and file in, one checked value out, immutable afterwards.
 
+mod command;
 mod foreign;
 mod limits;
 mod raw;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use command::{KeysAction, KeysArgs};
 pub use limits::{LedgerLimits, ListenerLimits, QueueLimits, RequestLimits};
 pub use raw::{
     Cli, Command, DeviceChoice, FloatType, LoadFormat, LogFormat, MetricsCompat, RawConfig,
@@ -23,7 +25,7 @@ pub use raw::{
 };
 pub use secret::Secret;
 pub use size::Count;
-pub use source::{Places, Request, Source, read};
+pub use source::{KeysRequest, Places, Request, Source, read};
 pub use span::Span;
 pub use tenant::{Class, Tenancy, TenantSettings};
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use super::command::KeysArgs;
 use super::secret::Secret;
 use super::size::Count;
 
@@ -35,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a model (what `weir` alone does with the demo model)
     Serve(Box<ServeArgs>),
+    /// Create, show, rotate, revoke and expire API keys
+    Keys(KeysArgs),
 }
 
 /// Arguments of `serve`.

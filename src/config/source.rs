@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
+use super::command::{KeysAction, KeysArgs};
 use super::raw::{Cli, Command, RawConfig, ServeArgs};
 use super::tenancy::{self, TENANT_DEFAULTS, TENANTS};
 use super::{Config, ConfigError, Tenancy, foreign};
@@ -18,6 +19,19 @@ pub enum Request {
     Serve(Box<Config>),
     /// Print the settings and exit.
     Print(Box<Config>),
+    /// Do something with keys.
+    Keys(Box<KeysRequest>),
+}
+
+/// `weir keys …`, with what the settings say about it.
+#[derive(Debug)]
+pub struct KeysRequest {
+    /// Where keys lie.
+    pub state_dir: Option<PathBuf>,
+    /// Tenants of the settings file, if one was named.
+    pub tenancy: Option<Tenancy>,
+    /// What to do.
+    pub action: KeysAction,
 }
 
 /// Folders that the environment names.
@@ -52,14 +66,19 @@ where
 {
     let matches = Cli::command().try_get_matches_from(args).map_err(explain)?;
     let cli = Cli::from_arg_matches(&matches)?;
+    let wrong =
+        |error: ConfigError| Cli::command().error(ErrorKind::ValueValidation, error.to_string());
     let args = match cli.command {
         Some(Command::Serve(args)) => *args,
+        Some(Command::Keys(args)) => {
+            return Source::keys(args, environment())
+                .map(|keys| Request::Keys(Box::new(keys)))
+                .map_err(wrong);
+        }
         None => cli.serve,
     };
     let print = args.print_config;
-    let config = Source::new(args, environment())
-        .read()
-        .map_err(|error| Cli::command().error(ErrorKind::ValueValidation, error.to_string()))?;
+    let config = Source::new(args, environment()).read().map_err(wrong)?;
     let config = Box::new(config);
     Ok(if print { Request::Print(config) } else { Request::Serve(config) })
 }
@@ -72,6 +91,15 @@ impl Source {
             flags.enable_prefix_caching = Some(false);
         }
         Self { flags, file: args.config, places, said: RawConfig::default() }
+    }
+
+    /// What the settings say about keys.
+    fn keys(args: KeysArgs, places: Places) -> Result<KeysRequest, ConfigError> {
+        let flags = RawConfig { state_dir: args.state_dir, ..RawConfig::default() };
+        let source = Self { flags, file: args.config, places, said: RawConfig::default() };
+        let config = source.read()?;
+        let tenancy = source.file.is_some().then_some(config.server.tenancy);
+        Ok(KeysRequest { state_dir: config.server.state_dir, tenancy, action: args.action })
     }
 
     /// Reads the settings; those of the file as it is now.

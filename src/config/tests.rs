@@ -6,6 +6,7 @@ fn serve(args: &[&str]) -> Result<Config, String> {
     let args = std::iter::once("weir").chain(args.iter().copied());
     match read(args).map_err(|e| e.to_string())? {
         Request::Serve(config) | Request::Print(config) => Ok(*config),
+        Request::Keys(request) => Err(format!("{request:?}")),
     }
 }
 

@@ -63,6 +63,12 @@ pub(super) enum ApiError {
     /// There was no thread to prepare the prompt.
     #[error("{0}")]
     Pool(#[from] PoolError),
+    /// Settings or keys could not be read again.
+    #[error("nothing was changed: {reason}")]
+    Reload {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The engine gave up.
     #[error("{0}")]
     Engine(#[from] EngineFailure),
@@ -226,6 +232,9 @@ impl ApiError {
             ApiError::Pool(PoolError::Panicked) => {
                 row(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error")
             }
+            ApiError::Reload { .. } => {
+                row(StatusCode::UNPROCESSABLE_ENTITY, INVALID, "reload_refused")
+            }
             ApiError::Engine(failure) => failure.row(),
         }
     }
@@ -242,6 +251,7 @@ impl ApiError {
             | ApiError::UnknownRoute { .. }
             | ApiError::MethodNotAllowed { .. }
             | ApiError::ModelNotFound { .. }
+            | ApiError::Reload { .. }
             | ApiError::ContextLength(_) => Outcome::Invalid,
             ApiError::Text { .. } if self.row().status.is_client_error() => Outcome::Invalid,
             ApiError::Text { .. } | ApiError::Pool(PoolError::Panicked) | ApiError::Engine(_) => {
@@ -283,8 +293,14 @@ impl ApiError {
         if row.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // The rest of a body that was not read to its end would be taken for the next request.
-        if matches!(self, ApiError::Body(BodyError::TooLarge { .. } | BodyError::Slow)) {
+        // The rest of a body that was not read to its end would be taken for the next request. And
+        // a client that comes back to a server that drains has to be sent to another one, which a
+        // balancer does only with new connections.
+        if matches!(
+            self,
+            ApiError::Body(BodyError::TooLarge { .. } | BodyError::Slow)
+                | ApiError::Refused(Refusal::Draining { .. })
+        ) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -27,7 +27,7 @@ const GENERATES: Access = Access::Needs(Scope::Inference);
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub enum Access {
     /// Everybody: for health checks alone.
     Open,
     /// Whoever has a key with this scope; everybody when no keys are configured.
@@ -36,10 +36,13 @@ pub(super) enum Access {
 
 /// A route as it is listed, for tests and for the table of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) access: Access,
+pub struct Listed {
+    /// Its method; GET routes answer HEAD too.
+    pub method: &'static str,
+    /// Its path, as the router writes it.
+    pub path: &'static str,
+    /// Who may use it.
+    pub access: Access,
 }
 
 /// A request on its way to a handler.

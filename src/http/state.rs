@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use super::control::Control;
 use super::listener::Connections;
 use super::shutdown::Shutdown;
 use crate::clock::Clock;
@@ -44,6 +45,8 @@ pub struct AppState {
     pub connections: Arc<Connections>,
     /// Ends streams that outlive the drain.
     pub shutdown: Shutdown,
+    /// What an admin may ask of the process.
+    pub control: Control,
     /// Version of the server, for `/version`.
     pub version: &'static str,
 }

@@ -164,6 +164,15 @@ pub struct LedgerFacts {
     pub is_read_only: bool,
 }
 
+/// What was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOf {
+    /// The settings file, and the key file with it.
+    Settings,
+    /// The key file, because it had changed.
+    Keys,
+}
+
 impl Outcome {
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -258,6 +267,19 @@ impl Metrics {
     /// A request that an SDK sent again (`x-stainless-retry-count` above 0).
     pub fn sdk_retry(&self) {
         counter(&self.recorder, "weir_sdk_retries_total", Vec::new()).increment(1);
+    }
+
+    /// Counts a reload, and whether what was read is in force now.
+    pub fn reload(&self, of: ReloadOf, ok: bool) {
+        let source = match of {
+            ReloadOf::Settings => "settings",
+            ReloadOf::Keys => "keys",
+        };
+        let labels = vec![
+            Label::from_static_parts("source", source),
+            Label::from_static_parts("result", if ok { "ok" } else { "refused" }),
+        ];
+        counter(&self.recorder, "weir_config_reloads_total", labels).increment(1);
     }
 
     /// A connection that was closed at accept because of the named limit.

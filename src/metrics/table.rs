@@ -100,6 +100,10 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("weir_ledger_entries_total", "Entries of the ledger that were made durable."),
     counter("weir_connections_refused_total", "Connections closed at accept, by limit."),
+    counter(
+        "weir_config_reloads_total",
+        "Reloads by source (settings, keys) and result (ok, refused).",
+    ),
     gauge("weir_requests_running", "Sequences that hold KV blocks."),
     gauge("weir_requests_waiting", "Requests that wait for their first step or were preempted."),
     gauge("weir_waiting_prompt_tokens", "Prompt tokens not yet computed."),

@@ -1,8 +1,10 @@
 //! Wiring: settings to rooms, rooms to a listening server; shutdown order and exit codes.
 
+pub mod keys;
 mod ledger;
 pub mod log;
 mod model;
+mod reload;
 mod server;
 
 use std::sync::Arc;
@@ -32,10 +34,11 @@ pub fn run(config: Config) -> Result<u8> {
     let drain_timeout = config.server.drain_timeout;
     let code = runtime.block_on(async {
         let mut server = Server::start(config, clock).await?;
-        server.announce();
         let mut signals = Signals::new()?;
+        server.announce();
         tokio::select! {
             () = signals.next() => {}
+            () = server.drain_asked() => {}
             () = server.engine_lost() => {
                 tracing::error!("the engine is lost; the process ends so that it can be restarted");
                 server.abort().await;
@@ -80,4 +83,12 @@ impl Signals {
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;
     }
+}
+
+/// Random bytes of the operating system: the one place where randomness enters the process.
+#[allow(clippy::disallowed_methods, reason = "seeds and secrets begin here")]
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).context("the operating system gives no randomness")?;
+    Ok(bytes)
 }

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle as Task;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle as Task, JoinSet};
 
 use super::ledger;
 use super::model::{self, Loaded};
+use super::random;
+use super::reload::{self, Reloader};
 use crate::clock::Clock;
 use crate::config::{Config, LoadFormat, ServerConfig};
 use crate::engine::{EngineConfig, EngineError, EngineHandle, TurnReport};
 use crate::gate::ledger::Committer;
 use crate::gate::{Gate, KeyFile, KeyStore, Rosters};
-use crate::http::{self, AppState, CpuPool, Seeds, Shutdown, listener};
+use crate::http::{self, AppState, Control, CpuPool, Seeds, Shutdown, Surface, listener};
 use crate::metrics::{Metrics, StepFacts};
 
 /// Metric samples are moved into their buckets this often, scraped or not.
@@ -31,14 +34,19 @@ const TEXT_WAITING_PER_WORKER: usize = 512;
 /// A server that listens. Dropping it leaves the listening to the runtime's end.
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     summary: String,
     state: Arc<AppState>,
     engine_thread: Option<JoinHandle<Result<(), EngineError>>>,
-    /// None once it has ended.
-    listening: Option<Task<()>>,
+    /// One for each listener that has not ended.
+    listening: JoinSet<()>,
     upkeep: Task<()>,
     /// None when budgets live in memory, and once it has ended.
     committer: Option<Committer>,
+    reloader: Arc<Reloader>,
+    keeping: Task<()>,
+    drain_asked: Arc<Notify>,
 }
 
 impl Server {
@@ -47,10 +55,9 @@ impl Server {
     /// # Errors
     /// What could not be loaded or bound, and what to do about it.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
-        let keys = match &config.server.state_dir {
-            Some(folder) => KeyStore::new(folder.clone()).read()?,
-            None => None,
-        };
+        let store = config.server.state_dir.clone().map(KeyStore::new);
+        let stamp = store.as_ref().and_then(KeyStore::stamp);
+        let keys = store.map_or(Ok(None), |store| store.read())?;
         refuse_open_address(&config.server, keys.as_ref())?;
         let loading = {
             let (config, clock) = (config.clone(), Arc::clone(&clock));
@@ -65,38 +72,45 @@ impl Server {
         let observer = observer(Arc::clone(&metrics));
         let (engine, thread) =
             EngineHandle::start(engine_config, device, Arc::clone(&clock), observer)?;
-        let bind = SocketAddr::new(config.server.host, config.server.port);
-        let listener = TcpListener::bind(bind).await.with_context(|| {
-            format!("cannot listen on {bind}; choose another --port (0 takes a free one) or --host")
-        })?;
-        let address = listener.local_addr().context("the socket has no address")?;
-        let server = &config.server;
-        let rosters = Rosters::new(&server.tenancy, &server.api_keys, keys.as_ref());
-        let gate = Gate::new(rosters, server.queue).with_ledger(ledger);
-        let state = app_state(&config, gate, engine, text, card, Arc::clone(&metrics), clock)?;
-        let listening = tokio::spawn(listener::serve(
-            listener,
-            http::router(Arc::clone(&state)),
-            config.server.listener.clone(),
-            state.shutdown.clone(),
-            Arc::clone(&state.connections),
-            Arc::clone(&metrics),
-            Arc::clone(&state.clock),
-        ));
-        let upkeep = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(METRICS_UPKEEP).await;
-                metrics.run_upkeep();
-            }
-        });
+        let (control, commands) = Control::new();
+        let rosters = rosters(&config.server, keys.as_ref());
+        let gate = Gate::new(rosters, config.server.queue).with_ledger(ledger);
+        let state = app_state(&config, gate, engine, text, card, control, metrics, clock)?;
+        let mut listening = JoinSet::new();
+        let mut listen = async |bind, flag, surface| {
+            let connections = match surface {
+                Surface::Inference { .. } => Arc::clone(&state.connections),
+                Surface::Admin | Surface::Metrics => Arc::default(),
+            };
+            listen(&mut listening, &config, &state, bind, flag, surface, connections).await
+        };
+        let (host, with_metrics) = (config.server.host, config.server.metrics.is_none());
+        let bind = SocketAddr::new(host, config.server.port);
+        let address = listen(bind, "port", Surface::Inference { with_metrics }).await?;
+        let admin = match config.server.admin {
+            Some(bind) => Some(listen(bind, "admin-port", Surface::Admin).await?),
+            None => None,
+        };
+        let metrics = match config.server.metrics {
+            Some(bind) => Some(listen(bind, "metrics-port", Surface::Metrics).await?),
+            None => None,
+        };
+        let reloader = Arc::new(Reloader::new(&config, keys, stamp, &state));
+        let drain_asked = Arc::new(Notify::new());
+        let keeping = reload::keep(Arc::clone(&reloader), commands, Arc::clone(&drain_asked))?;
         Ok(Self {
             address,
+            admin,
+            metrics,
             summary,
+            upkeep: tokio::spawn(upkeep(Arc::clone(&state.metrics))),
             state,
             engine_thread: Some(thread),
-            listening: Some(listening),
-            upkeep,
+            listening,
             committer,
+            reloader,
+            keeping: tokio::spawn(keeping),
+            drain_asked,
         })
     }
 
@@ -105,17 +119,37 @@ impl Server {
         self.address
     }
 
+    /// Where the admin routes are, if they are served.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where metrics are, if they have a listener of their own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
     /// Tells the person who started it what it serves and how to ask.
     #[allow(clippy::print_stdout, reason = "the one greeting of the command")]
     pub fn announce(&self) {
         let (address, name) = (self.address, self.state.model.name());
         println!("Weir {} serves {}", self.state.version, self.summary);
-        println!("on http://{address}/v1 (metrics at http://{address}/metrics). Try:\n");
+        let metrics = self.metrics.unwrap_or(address);
+        println!("on http://{address}/v1 (metrics at http://{metrics}/metrics).");
+        if let Some(admin) = self.admin {
+            println!("Admin routes are at http://{admin}/admin/v1.");
+        }
+        println!("Try:\n");
         println!(
             "  curl -s http://{address}/v1/chat/completions -H 'content-type: application/json' \
              -d '{{\"model\": \"{name}\", \"messages\": [{{\"role\": \"user\", \"content\": \
              \"Hello! Who are you?\"}}]}}'\n"
         );
+    }
+
+    /// Returns when an admin has asked for a drain.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
     }
 
     /// Returns when the engine has died and cannot be restarted.
@@ -158,15 +192,14 @@ impl Server {
 
     /// Waits for the connections' end, for a moment.
     async fn listened(&mut self) {
-        if let Some(listening) = &mut self.listening
-            && tokio::time::timeout(ABORT_GRACE, listening).await.is_ok()
-        {
-            self.listening = None;
-        }
+        let all = async { while self.listening.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(ABORT_GRACE, all).await;
     }
 
     fn stop_engine(&mut self) {
         self.upkeep.abort();
+        self.keeping.abort();
+        self.reloader.note_use();
         self.state.engine.stop();
         if let Some(thread) = self.engine_thread.take()
             && thread.is_finished()
@@ -199,12 +232,59 @@ fn refuse_open_address(server: &ServerConfig, keys: Option<&KeyFile>) -> Result<
     Ok(())
 }
 
+/// Listens on `bind`, of which `flag` names the port, and serves `surface` there.
+async fn listen(
+    listening: &mut JoinSet<()>,
+    config: &Config,
+    state: &Arc<AppState>,
+    bind: SocketAddr,
+    flag: &str,
+    surface: Surface,
+    connections: Arc<listener::Connections>,
+) -> Result<SocketAddr> {
+    let host = flag.replace("port", "host");
+    let listener = TcpListener::bind(bind).await.with_context(|| {
+        format!("cannot listen on {bind}; choose another --{flag} (0 takes a free one) or --{host}")
+    })?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    listening.spawn(listener::serve(
+        listener,
+        http::router(Arc::clone(state), surface),
+        config.server.listener.clone(),
+        state.shutdown.clone(),
+        connections,
+        Arc::clone(&state.metrics),
+        Arc::clone(&state.clock),
+    ));
+    Ok(address)
+}
+
+fn rosters(server: &ServerConfig, keys: Option<&KeyFile>) -> Rosters {
+    let rosters = Rosters::new(&server.tenancy, &server.api_keys, keys);
+    if !rosters.current().needs_key() && !server.tenancy.tenants.is_empty() {
+        tracing::warn!(
+            "there are tenants but no keys: everybody is the tenant \"default\" until `weir keys \
+             create` has made one"
+        );
+    }
+    rosters
+}
+
+async fn upkeep(metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(METRICS_UPKEEP).await;
+        metrics.run_upkeep();
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the rooms meet here, and nowhere else")]
 fn app_state(
     config: &Config,
     gate: Gate,
     engine: EngineHandle,
     text: Arc<crate::text::Text>,
     model: http::ModelCard,
+    control: Control,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<AppState>> {
@@ -226,6 +306,7 @@ fn app_state(
         keep_alive_interval: server.listener.keep_alive_interval,
         connections: Arc::default(),
         shutdown: Shutdown::new(),
+        control,
         version: env!("CARGO_PKG_VERSION"),
     }))
 }
@@ -259,12 +340,4 @@ fn observer(metrics: Arc<Metrics>) -> Box<dyn FnMut(&TurnReport) + Send> {
             cache_hit_tokens: u32::try_from(report.prefix_hit_tokens).unwrap_or(u32::MAX),
         });
     })
-}
-
-/// Random bytes of the operating system: the one place where randomness enters the process.
-#[allow(clippy::disallowed_methods, reason = "seeds and secrets begin here")]
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).context("the operating system gives no randomness")?;
-    Ok(bytes)
 }

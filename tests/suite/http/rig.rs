@@ -16,7 +16,9 @@ use weir::device::DeviceLimits;
 use weir::device::sim::{Pace, SimConfig, SimCost, SimDevice};
 use weir::engine::{Engine, EngineConfig, EngineHandle};
 use weir::gate::{Gate, KeyFile, Rosters};
-use weir::http::{AppState, CpuPool, ModelCard, SamplingDefaults, Seeds, Shutdown, listener};
+use weir::http::{
+    AppState, Control, CpuPool, ModelCard, SamplingDefaults, Seeds, Shutdown, Surface, listener,
+};
 use weir::ids::TokenId;
 use weir::metrics::Metrics;
 use weir::text::{Text, TextLimits, TokenizerSource};
@@ -163,9 +165,16 @@ impl Options {
             keep_alive_interval: self.keep_alive_interval,
             connections: Arc::default(),
             shutdown: Shutdown::new(),
+            control: Control::new().0,
             version: "0.0.0",
         });
-        Rig { router: weir::http::router(Arc::clone(&state)), state }
+        Rig {
+            router: weir::http::router(
+                Arc::clone(&state),
+                Surface::Inference { with_metrics: true },
+            ),
+            state,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod crowd;
 mod endings;
 mod fold;
+mod limits;
 pub mod rig;
 mod routes;
 mod sockets;

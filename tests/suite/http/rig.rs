@@ -15,6 +15,7 @@ use weir::config::{ListenerLimits, QueueLimits, RequestLimits, Secret, Tenancy};
 use weir::device::DeviceLimits;
 use weir::device::sim::{Pace, SimConfig, SimCost, SimDevice};
 use weir::engine::{Engine, EngineConfig, EngineHandle};
+use weir::gate::ledger::Ledger;
 use weir::gate::{Gate, KeyFile, Rosters};
 use weir::http::{
     AppState, Control, CpuPool, ModelCard, SamplingDefaults, Seeds, Shutdown, Surface, listener,
@@ -37,6 +38,8 @@ pub struct Options {
     pub keys: Vec<String>,
     pub key_file: Option<KeyFile>,
     pub tenancy: Tenancy,
+    /// None: budgets live in memory.
+    pub ledger: Option<Arc<Ledger>>,
     pub sim: SimConfig,
     pub requests: RequestLimits,
     pub queue: QueueLimits,
@@ -85,6 +88,7 @@ impl Default for Options {
             keys: Vec::new(),
             key_file: None,
             tenancy: Tenancy::default(),
+            ledger: None,
             sim,
             requests: RequestLimits::default(),
             queue: QueueLimits {
@@ -144,8 +148,13 @@ impl Options {
         let limits = TextLimits { template_fuel: 1_000_000, rendered_bytes_max: 8 << 20 };
         let api_keys: Vec<Secret> = self.keys.iter().map(|key| Secret::from(&**key)).collect();
         let rosters = Rosters::new(&self.tenancy, &api_keys, self.key_file.as_ref());
+        let gate = Gate::new(rosters, self.queue);
+        let gate = match self.ledger {
+            Some(ledger) => gate.with_ledger(ledger),
+            None => gate,
+        };
         let state = Arc::new(AppState {
-            gate: Arc::new(Gate::new(rosters, self.queue)),
+            gate: Arc::new(gate),
             text: Arc::new(Text::open(source, self.template, limits).unwrap()),
             engine,
             metrics: Arc::new(Metrics::new(MODEL, true).unwrap()),

@@ -28,8 +28,9 @@ pub use shortage::Shortage;
 /// when there are as many is refused; idle ones are forgotten at a restart.
 pub const ACCOUNTS_MAX: usize = 65_536;
 
-/// No window counts more tokens than this, so that no sum of counters can overflow.
-const COUNTED_TOKENS_MAX: u64 = 1 << 46;
+/// No window counts more tokens than this, so that no sum of a tenant's counters can overflow. A
+/// setting cannot name more.
+const COUNTED_TOKENS_MAX: u64 = 1 << 53;
 
 /// A hold. Never given twice by the same ledger, restarts included, so that none can be settled
 /// twice.
@@ -97,7 +98,7 @@ pub struct Totals {
     /// Tokens of settled requests.
     pub used: DayUse,
     /// Tokens held now.
-    pub held: u64,
+    pub held: u128,
 }
 
 /// An entry that does not fit the state: the log is not this state's.
@@ -274,12 +275,12 @@ impl Budgets {
                 if hold.0 < self.next_hold {
                     return Err(wrong("ids of holds only rise"));
                 }
-                if tokens > COUNTED_TOKENS_MAX || self.totals.held > u64::MAX >> 1 {
+                if tokens > COUNTED_TOKENS_MAX {
                     return Err(wrong("no budget has that many tokens"));
                 }
                 let at = self.accounts.get_mut(account as usize);
                 let at = at.ok_or_else(|| wrong("its tenant is not known"))?;
-                self.totals.held += tokens;
+                self.totals.held += u128::from(tokens);
                 at.hold(unix_s, tokens);
                 let hold_state = Hold {
                     account,
@@ -301,7 +302,7 @@ impl Budgets {
                 let hold = self.holds.remove(&hold).ok_or_else(|| wrong("no such hold is open"))?;
                 let charge = hold.charge(used);
                 let used = DayUse::of(used, charge);
-                self.totals.held -= hold.tokens;
+                self.totals.held -= u128::from(hold.tokens);
                 self.totals.used.add(&used);
                 self.accounts[hold.account as usize].settle(hold.unix_s, hold.tokens, &used);
             }
@@ -422,9 +423,9 @@ impl Budgets {
     /// Which counter differs, and by how much.
     pub fn check(&self) -> Result<(), String> {
         let mut windows: HashMap<(u32, Window, u64), u64> = HashMap::new();
-        let mut total = 0u64;
+        let mut total = 0u128;
         for hold in self.holds.values() {
-            total += hold.tokens;
+            total += u128::from(hold.tokens);
             for window in Window::ALL {
                 let key = (hold.account, window, window.start(hold.unix_s));
                 *windows.entry(key).or_default() += hold.tokens;

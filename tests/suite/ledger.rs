@@ -1,3 +1,4 @@
 //! The ledger of token budgets: what crashes and failing disks may leave, and may not.
 
 mod crash;
+mod kill;

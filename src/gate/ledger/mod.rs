@@ -299,7 +299,7 @@ impl Ledger {
         let totals = live.budgets.totals();
         LedgerFacts {
             holds_open: live.budgets.open_holds() as u64,
-            held_tokens: totals.held,
+            held_tokens: u64::try_from(totals.held).unwrap_or(u64::MAX),
             settled_prompt_tokens: totals.used.prompt_tokens,
             settled_cached_tokens: totals.used.cached_tokens,
             settled_output_tokens: totals.used.output_tokens,

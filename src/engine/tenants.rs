@@ -83,9 +83,12 @@ impl Tenants {
         if self.len() >= self.tenants_max {
             self.forget(|_| true, &mut gone);
         }
-        // Those that have requests are bounded by the requests.
-        self.sweep_at = (2 * self.len()).clamp(SWEEP_MIN, self.tenants_max.max(SWEEP_MIN));
-        self.sweep_at = self.sweep_at.max(self.len() + SWEEP_MIN / 2);
+        // Tenants that have requests are bounded by the requests.
+        let most = self.tenants_max.max(self.len() + SWEEP_MIN / 2);
+        self.sweep_at = (2 * self.len()).max(SWEEP_MIN).min(self.tenants_max);
+        if self.len() >= self.sweep_at {
+            self.sweep_at = most;
+        }
     }
 
     fn forget(&mut self, may: impl Fn(u32) -> bool, gone: &mut impl FnMut(u32)) {

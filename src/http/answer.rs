@@ -7,13 +7,13 @@ use http::{HeaderValue, Response, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::allowance::Allowance;
 use super::ask::Ask;
 use super::error::ApiError;
 use super::form::{Form, Wishes};
 use super::generation::{Detail, Generation, Prompt};
 use super::prompt::Encoded;
 use super::route::Call;
-use super::state::ModelCard;
 use super::stream::{self, EventStream};
 
 /// Admits, submits and answers.
@@ -47,14 +47,14 @@ pub(super) async fn generate(
 }
 
 /// A prompt as the `render` routes show it.
-pub(super) fn rendered(encoded: &Encoded, model: &ModelCard) -> Value {
+pub(super) fn rendered(encoded: &Encoded, allowance: &Allowance) -> Value {
     let token_ids: Vec<u32> = encoded.tokens.iter().map(|token| token.0).collect();
     json!({
-        "model": model.name(),
+        "model": allowance.state().model.name(),
         "prompt": encoded.text,
         "token_ids": token_ids,
         "count": token_ids.len(),
-        "max_model_len": model.max_model_len,
+        "max_model_len": allowance.context().tokens,
     })
 }
 

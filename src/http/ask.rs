@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::error::{ApiError, ContextLength, Invalid};
+use super::allowance::Allowance;
+use super::error::{ApiError, Invalid};
 use super::fields::{Fields, integer, number, string, too_many, wrong_type, wrong_value};
 use super::parameters::STREAM_OPTIONS;
 use super::state::{AppState, ModelCard, Seeds, mix};
@@ -66,13 +67,14 @@ impl Ask {
     /// [`ApiError::Invalid`] and [`ApiError::ModelNotFound`].
     pub(super) fn read(
         fields: &mut Fields,
-        state: &AppState,
+        allowance: &Allowance,
         max_tokens_min: u32,
     ) -> Result<Self, ApiError> {
-        let (limits, model) = (&state.limits, &state.model);
-        check_model(fields, model)?;
+        let AppState { limits, model, .. } = allowance.state();
+        check_model(fields, allowance)?;
         let stream = stream_options(fields)?;
         let choices = fields.count("n", 1..=limits.choices_max)?.unwrap_or(1);
+        allowance.check_choices(choices)?;
         let max_tokens = fields.count("max_tokens", max_tokens_min..=u32::MAX)?;
         let min_tokens = fields.count("min_tokens", 0..=u32::MAX)?.unwrap_or(0);
         let stops = stop_tokens(fields, limits, model, min_tokens)?;
@@ -108,22 +110,24 @@ impl Ask {
     /// Tokens of output that each choice of a prompt of `prompt_tokens` may have.
     ///
     /// # Errors
-    /// [`ContextLength`] when what was asked for does not fit; a default is made to fit.
+    /// [`ApiError::ContextLength`] when what was asked for does not fit; a default is made to fit.
     pub(super) fn output_tokens(
         &self,
         prompt_tokens: usize,
         default: u32,
-        model: &ModelCard,
+        allowance: &Allowance,
         param: &'static str,
     ) -> Result<u32, ApiError> {
         let prompt = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
-        let limit = model.max_model_len;
-        let room = limit.saturating_sub(prompt);
+        let limit = allowance.context();
+        let room = limit.tokens.saturating_sub(prompt);
         let least = self.max_tokens.unwrap_or(1);
-        if prompt > limit || least > room {
-            return Err(ContextLength { limit, prompt, output: least, param }.into());
+        allowance.check_output(least)?;
+        if prompt > limit.tokens || least > room {
+            return Err(limit.exceeded(prompt, least, param).into());
         }
-        let output = self.max_tokens.unwrap_or(default.min(room));
+        let default = allowance.default_output(default).min(room);
+        let output = self.max_tokens.unwrap_or(default);
         if self.stops.min_tokens > output {
             let says = format!("it is more than the {output} tokens that the output may have");
             return Err(wrong_value("min_tokens".to_owned(), &says).into());
@@ -147,14 +151,8 @@ impl Ask {
 ///
 /// # Errors
 /// [`ApiError::ModelNotFound`].
-pub(super) fn check_model(fields: &mut Fields, model: &ModelCard) -> Result<(), ApiError> {
-    match fields.string("model", usize::MAX)? {
-        Some(name) if !model.answers_to(&name) => {
-            let name = name.chars().take(128).collect();
-            Err(ApiError::ModelNotFound { name, served: model.names.join("`, `") })
-        }
-        Some(_) | None => Ok(()),
-    }
+pub(super) fn check_model(fields: &mut Fields, allowance: &Allowance) -> Result<(), ApiError> {
+    allowance.check_model(fields.string("model", usize::MAX)?.as_deref())
 }
 
 /// An array of token ids of the vocabulary.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::allowance::Allowance;
 use super::answer;
 use super::ask::Ask;
 use super::error::{ApiError, Invalid};
@@ -14,7 +15,6 @@ use super::messages;
 use super::parameters::{CHAT, COMMON};
 use super::prompt::{self, Source};
 use super::route::{Answer, Call};
-use super::state::AppState;
 use crate::text::ChatInput;
 
 const METADATA_KEY_CHARS_MAX: usize = 64;
@@ -31,17 +31,17 @@ struct Chat {
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn create(mut call: Call) -> Answer {
-    let state = Arc::clone(&call.state);
+    let (state, allowance) = (Arc::clone(&call.state), call.allowance());
     state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
-    let chat = Chat::read(call.json().await?, &state)?;
+    let chat = Chat::read(call.json().await?, &allowance)?;
     tracing::debug!(user = ?chat.ask.user, metadata = ?chat.metadata, "chat request");
     let source = Source::Chat(Box::new(chat.input));
-    let encoded = prompt::encode(&state, vec![source], "messages").await?;
+    let encoded = prompt::encode(&allowance, vec![source], "messages").await?;
     let mut prompts = Vec::with_capacity(1);
     for encoded in encoded {
         let tokens = encoded.tokens;
         let default = state.limits.default_output_tokens;
-        let max_tokens = chat.ask.output_tokens(tokens.len(), default, &state.model, "messages")?;
+        let max_tokens = chat.ask.output_tokens(tokens.len(), default, &allowance, "messages")?;
         prompts.push(Prompt { tokens, max_tokens, echo: None });
     }
     let detail = Detail {
@@ -64,20 +64,21 @@ pub(super) async fn create(mut call: Call) -> Answer {
 /// `POST /v1/chat/completions/render`: the prompt that [`create`] would schedule for this body, as
 /// text and as tokens, without scheduling it.
 pub(super) async fn render(mut call: Call) -> Answer {
-    let state = Arc::clone(&call.state);
-    let chat = Chat::read(call.json().await?, &state)?;
+    let allowance = call.allowance();
+    let chat = Chat::read(call.json().await?, &allowance)?;
     let source = Source::Chat(Box::new(chat.input));
-    let encoded = prompt::encode(&state, vec![source], "messages").await?;
+    let encoded = prompt::encode(&allowance, vec![source], "messages").await?;
     let mut rendered: Vec<Value> =
-        encoded.iter().map(|encoded| answer::rendered(encoded, &state.model)).collect();
+        encoded.iter().map(|encoded| answer::rendered(encoded, &allowance)).collect();
     Ok(answer::json(&rendered.pop()))
 }
 
 impl Chat {
-    fn read(body: Map<String, Value>, state: &AppState) -> Result<Self, ApiError> {
+    fn read(body: Map<String, Value>, allowance: &Allowance) -> Result<Self, ApiError> {
+        let state = allowance.state();
         let limits = &state.limits;
         let mut fields = Fields::new(body, "", &[COMMON, CHAT])?;
-        let mut ask = Ask::read(&mut fields, state, 1)?;
+        let mut ask = Ask::read(&mut fields, allowance, 1)?;
         let newer = fields.count("max_completion_tokens", 1..=u32::MAX)?;
         if let (Some(newer), Some(older)) = (newer, ask.max_tokens)
             && newer != older

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::allowance::Allowance;
 use super::answer;
 use super::ask::{Ask, token_ids};
 use super::error::{ApiError, Invalid};
@@ -29,14 +30,15 @@ struct Completion {
 /// `POST /v1/completions`. An array of prompts is answered as so many independent requests;
 /// choice `i` of prompt `p` has the index `p * n + i`.
 pub(super) async fn create(mut call: Call) -> Answer {
-    let state = Arc::clone(&call.state);
+    let (state, allowance) = (Arc::clone(&call.state), call.allowance());
     state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
-    let Completion { ask, sources, logprobs, echo } = Completion::read(call.json().await?, &state)?;
+    let Completion { ask, sources, logprobs, echo } =
+        Completion::read(call.json().await?, &allowance)?;
     tracing::debug!(user = ?ask.user, "completions request");
     let mut prompts = Vec::with_capacity(sources.len());
-    for encoded in encode(&state, sources).await? {
+    for encoded in encode(&allowance, sources).await? {
         let count = encoded.tokens.len();
-        let max_tokens = ask.output_tokens(count, DEFAULT_OUTPUT_TOKENS, &state.model, "prompt")?;
+        let max_tokens = ask.output_tokens(count, DEFAULT_OUTPUT_TOKENS, &allowance, "prompt")?;
         let echo = echo.then_some(encoded.text);
         prompts.push(Prompt { tokens: encoded.tokens, max_tokens, echo });
     }
@@ -64,17 +66,17 @@ pub(super) async fn create(mut call: Call) -> Answer {
 /// `POST /v1/completions/render`: the prompts that [`create`] would schedule for this body, as
 /// text and as tokens, without scheduling them. An array, one entry for each prompt.
 pub(super) async fn render(mut call: Call) -> Answer {
-    let state = Arc::clone(&call.state);
-    let completion = Completion::read(call.json().await?, &state)?;
-    let encoded = encode(&state, completion.sources).await?;
+    let allowance = call.allowance();
+    let completion = Completion::read(call.json().await?, &allowance)?;
+    let encoded = encode(&allowance, completion.sources).await?;
     let rendered: Vec<Value> =
-        encoded.iter().map(|encoded| answer::rendered(encoded, &state.model)).collect();
+        encoded.iter().map(|encoded| answer::rendered(encoded, &allowance)).collect();
     Ok(answer::json(&rendered))
 }
 
-async fn encode(state: &AppState, sources: Vec<Source>) -> Result<Vec<Encoded>, ApiError> {
+async fn encode(allowance: &Allowance, sources: Vec<Source>) -> Result<Vec<Encoded>, ApiError> {
     let several = sources.len() > 1;
-    let encoded = prompt::encode(state, sources, "prompt").await?;
+    let encoded = prompt::encode(allowance, sources, "prompt").await?;
     if let Some(index) = encoded.iter().position(|encoded| encoded.tokens.is_empty()) {
         let param = if several { format!("prompt[{index}]") } else { "prompt".to_owned() };
         return Err(wrong_value(param, "it is empty: it has no tokens").into());
@@ -83,10 +85,11 @@ async fn encode(state: &AppState, sources: Vec<Source>) -> Result<Vec<Encoded>, 
 }
 
 impl Completion {
-    fn read(body: Map<String, Value>, state: &AppState) -> Result<Self, ApiError> {
+    fn read(body: Map<String, Value>, allowance: &Allowance) -> Result<Self, ApiError> {
+        let state = allowance.state();
         let mut fields = Fields::new(body, "", &[COMMON, COMPLETIONS])?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
-        let mut ask = Ask::read(&mut fields, state, 0)?;
+        let mut ask = Ask::read(&mut fields, allowance, 0)?;
         if ask.max_tokens == Some(0) && !echo && ask.prompt_logprobs.is_none() {
             let says = "0 is only possible together with 'echo' or 'prompt_logprobs'";
             return Err(wrong_value("max_tokens".to_owned(), says).into());

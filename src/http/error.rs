@@ -1,6 +1,8 @@
 //! The one table: every refusal and error to status, type, code, message, parameter and retry
 //! headers, in OpenAI's error body.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::json;
@@ -36,11 +38,11 @@ pub(super) enum ApiError {
         method: Method,
     },
     /// The model is not one of ours.
-    #[error("the model `{name}` does not exist here; this server serves `{served}`")]
+    #[error("the model `{name}` does not exist here; {served}")]
     ModelNotFound {
         /// As asked for, shortened.
         name: String,
-        /// What there is.
+        /// What there is, as a sentence.
         served: String,
     },
     /// Prompt and output do not fit.
@@ -127,15 +129,20 @@ pub(super) enum BodyError {
 }
 
 /// The prompt, or prompt and output together, are longer than the model's context.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
-    "This model's maximum context length is {limit} tokens. However, you requested {} tokens \
+    "This model's maximum context length is {limit} tokens{}. However, you requested {} tokens \
      ({prompt} in the prompt, {output} for the output); shorten the prompt or ask for less output.",
+    .of_tenant.as_ref().map_or(String::new(), |name| {
+        format!(" for the tenant `{name}` (max-context-tokens)")
+    }),
     u64::from(*prompt) + u64::from(*output)
 )]
 pub(super) struct ContextLength {
-    /// `max_model_len`.
+    /// `max_model_len`, or the tenant's own limit.
     pub(super) limit: u32,
+    /// The tenant whose limit it is.
+    pub(super) of_tenant: Option<Arc<str>>,
     /// Tokens of the prompt.
     pub(super) prompt: u32,
     /// Tokens of output asked for.

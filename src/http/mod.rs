@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod allowance;
 mod answer;
 mod ask;
 mod body;

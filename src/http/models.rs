@@ -1,31 +1,28 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`.
+//! `GET /v1/models` and `GET /v1/models/{id}`: what the caller's tenant may use.
 
 use serde_json::{Value, json};
 
+use super::allowance::Allowance;
 use super::answer;
-use super::error::ApiError;
 use super::route::{Answer, Call};
-use super::state::ModelCard;
 
 /// `GET /v1/models`.
 pub(super) async fn list(call: Call) -> Answer {
-    let card = &call.state.model;
-    let data: Vec<Value> = card.names.iter().map(|name| model(card, name)).collect();
+    let allowance = call.allowance();
+    let data: Vec<Value> = allowance.models().map(|name| model(&allowance, name)).collect();
     Ok(answer::json(&json!({ "object": "list", "data": data })))
 }
 
 /// `GET /v1/models/{id}`. The id may hold slashes, as hub ids do.
 pub(super) async fn get(call: Call) -> Answer {
-    let card = &call.state.model;
+    let allowance = call.allowance();
     let name = call.path_after("/models/");
-    if card.answers_to(&name) {
-        return Ok(answer::json(&model(card, &name)));
-    }
-    let name = name.chars().take(128).collect();
-    Err(ApiError::ModelNotFound { name, served: card.names.join("`, `") })
+    allowance.check_model(Some(&name))?;
+    Ok(answer::json(&model(&allowance, &name)))
 }
 
-fn model(card: &ModelCard, name: &str) -> Value {
+fn model(allowance: &Allowance, name: &str) -> Value {
+    let card = &allowance.state().model;
     json!({
         "id": name,
         "object": "model",
@@ -33,6 +30,6 @@ fn model(card: &ModelCard, name: &str) -> Value {
         "owned_by": "weir",
         "root": card.name(),
         "parent": null,
-        "max_model_len": card.max_model_len,
+        "max_model_len": allowance.context().tokens,
     })
 }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::error::{ApiError, ContextLength};
-use super::state::AppState;
+use super::allowance::{Allowance, ContextLimit};
+use super::error::ApiError;
 use crate::ids::TokenId;
 use crate::text::{ChatInput, Text};
 
@@ -39,13 +39,14 @@ pub(super) struct Encoded {
 /// [`ApiError::Text`], [`ApiError::ContextLength`] for texts that are too long whatever their
 /// tokens, [`ApiError::Pool`].
 pub(super) async fn encode(
-    state: &AppState,
+    allowance: &Allowance,
     sources: Vec<Source>,
     param: &'static str,
 ) -> Result<Vec<Encoded>, ApiError> {
-    let (text, limit) = (Arc::clone(&state.text), state.model.max_model_len);
+    let (state, limit) = (allowance.state(), allowance.context());
+    let text = Arc::clone(&state.text);
     let work = move || {
-        let encode = |source| encode_one(&text, source, limit, param);
+        let encode = |source| encode_one(&text, source, &limit, param);
         sources.into_iter().map(encode).collect()
     };
     state.cpu.run(work).await?
@@ -54,15 +55,18 @@ pub(super) async fn encode(
 fn encode_one(
     text: &Text,
     source: Source,
-    limit: u32,
+    limit: &ContextLimit,
     param: &'static str,
 ) -> Result<Encoded, ApiError> {
     let failed = |error| ApiError::Text { param, error };
     // Text that is far too long is refused before time is spent on its tokens (R15).
     let check = |bytes: usize| {
         let prompt = u32::try_from(text.min_tokens(bytes)).unwrap_or(u32::MAX);
-        let too_long = ContextLength { limit, prompt, output: 1, param };
-        if prompt > limit { Err(ApiError::from(too_long)) } else { Ok(()) }
+        if prompt > limit.tokens {
+            Err(ApiError::from(limit.exceeded(prompt, 1, param)))
+        } else {
+            Ok(())
+        }
     };
     let (text, tokens) = match source {
         Source::Chat(chat) => {

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Map, Value};
 
 use super::account::Account;
+use super::allowance::Allowance;
 use super::body;
 use super::error::ApiError;
 use super::rates;
@@ -127,6 +128,11 @@ impl Call {
     /// The tenant of a route that is not open.
     pub(super) fn tenant(&self) -> &Arc<Tenant> {
         &self.caller.as_ref().expect("the route is not open").tenant
+    }
+
+    /// What that tenant may ask.
+    pub(super) fn allowance(&self) -> Allowance {
+        Allowance::new(&self.state, self.tenant())
     }
 
     /// What stands in the path after `marker`, percent-decoded; for routes that end in a name.

@@ -117,11 +117,6 @@ impl ModelCard {
     pub fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
-
-    /// Whether a request may call the model by this name.
-    pub fn answers_to(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
-    }
 }
 
 impl Default for SamplingDefaults {

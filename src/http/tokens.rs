@@ -17,9 +17,9 @@ use super::route::{Answer, Call};
 /// `POST /tokenize` of a `prompt` or of `messages`: exactly the ids that the generating routes
 /// would schedule.
 pub(super) async fn tokenize(mut call: Call) -> Answer {
-    let state = Arc::clone(&call.state);
+    let (state, allowance) = (Arc::clone(&call.state), call.allowance());
     let mut fields = Fields::new(call.json().await?, "", &[TOKENIZE])?;
-    check_model(&mut fields, &state.model)?;
+    check_model(&mut fields, &allowance)?;
     let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
     let add_special_tokens = fields.boolean("add_special_tokens")?;
     let (source, param) = match fields.string("prompt", usize::MAX)? {
@@ -48,14 +48,14 @@ pub(super) async fn tokenize(mut call: Call) -> Answer {
         }
     };
     fields.finish();
-    let encoded = prompt::encode(&state, vec![source], param).await?.remove(0);
+    let encoded = prompt::encode(&allowance, vec![source], param).await?.remove(0);
     let tokens: Vec<u32> = encoded.tokens.iter().map(|token| token.0).collect();
     let string = |token| shown(&state.text.token_bytes(token)).into_owned();
     let strings: Option<Vec<String>> =
         with_strings.then(|| encoded.tokens.iter().copied().map(string).collect());
     Ok(answer::json(&json!({
         "count": tokens.len(),
-        "max_model_len": state.model.max_model_len,
+        "max_model_len": allowance.context().tokens,
         "tokens": tokens,
         "token_strs": strings,
     })))
@@ -63,9 +63,9 @@ pub(super) async fn tokenize(mut call: Call) -> Answer {
 
 /// `POST /detokenize`: the text of `tokens`, special ones included.
 pub(super) async fn detokenize(mut call: Call) -> Answer {
-    let state = Arc::clone(&call.state);
+    let (state, allowance) = (Arc::clone(&call.state), call.allowance());
     let mut fields = Fields::new(call.json().await?, "", &[DETOKENIZE])?;
-    check_model(&mut fields, &state.model)?;
+    check_model(&mut fields, &allowance)?;
     let items = fields.array("tokens", usize::MAX)?.ok_or_else(|| missing("tokens".to_owned()))?;
     fields.finish();
     let tokens = token_ids(items, "tokens", state.text.vocab_size())?;

@@ -8,4 +8,5 @@ mod limits;
 pub mod rig;
 mod routes;
 mod sockets;
+mod tenants;
 mod wire;

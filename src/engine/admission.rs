@@ -21,7 +21,9 @@ impl Scheduler {
     /// Starts waiting requests while rows, slots and blocks allow.
     pub(super) fn admit(&mut self, step: &mut Step, now: Time) {
         self.queue.reckon_batch();
-        self.keep_promises(step, now);
+        if !self.keep_promises(step, now) {
+            return;
+        }
         let mut tried = 0;
         let requests = &self.requests;
         self.blocked = self.blocked.filter(|blocked| waits(requests, blocked.request));
@@ -62,14 +64,17 @@ impl Scheduler {
         self.queue.restore();
     }
 
-    /// Starts the requests whose promise is about to be broken, as long as they fit and no room is
-    /// kept for another one.
-    fn keep_promises(&mut self, step: &mut Step, now: Time) {
+    /// Starts the requests whose promise is about to be broken, unless room is kept for another
+    /// one. False when the next of them does not fit: nobody else then takes what is freed, which
+    /// lasts at most until the promise is broken.
+    fn keep_promises(&mut self, step: &mut Step, now: Time) -> bool {
         while step.rows() < self.rows_max && !self.slots_free.is_empty() {
-            let Some(key) = self.promises.most_urgent(&self.requests, now) else { return };
-            let other = self.room_kept(now).is_some_and(|blocked| blocked.request != key);
-            if other || !self.fits(key.index) {
-                return;
+            let Some(key) = self.promises.most_urgent(&self.requests, now) else { return true };
+            if self.room_kept(now).is_some_and(|blocked| blocked.request != key) {
+                return true;
+            }
+            if !self.fits(key.index) {
+                return false;
             }
             self.note_overtaking(key);
             let flow = self.requests[key.index].flow;
@@ -77,6 +82,7 @@ impl Scheduler {
             let requests = &self.requests;
             self.queue.forget(flow, |key| waits(requests, key));
         }
+        true
     }
 
     fn room_kept(&self, now: Time) -> Option<Blocked> {

@@ -22,6 +22,8 @@ pub struct Load {
     pub blocks_cached: u32,
     /// All KV blocks.
     pub blocks_total: u32,
+    /// Tokens of a KV block.
+    pub block_size_tokens: u32,
     /// Blocks that a request could be given now: free ones and those that only the prefix cache
     /// holds, less what is kept for requests that may not be preempted again.
     pub blocks_available: u32,

@@ -96,6 +96,7 @@ impl Scheduler {
         load.blocks_used = self.pool.owned() + self.pool.resting();
         load.blocks_cached = self.pool.cached();
         load.blocks_total = self.pool.total();
+        load.block_size_tokens = self.limits.block_size_tokens;
         load.blocks_available = self.pool.available() - self.blocks_reserved;
         load.slots_free = self.slots_free.len() as u32;
         load.decoding = self.decoding.len() as u32;

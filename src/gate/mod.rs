@@ -1,6 +1,7 @@
 //! May this request enter, now? Keys, queue bounds, draining; knows neither HTTP nor the content
 //! of tokens. Everything is a function of its arguments: load and time come from outside.
 
+mod backlog;
 pub mod budget;
 pub mod calendar;
 mod forecast;
@@ -28,7 +29,7 @@ pub use scope::{Scope, Scopes};
 pub use tenant::{Caller, Tenant};
 
 use crate::clock::{Moment, Time};
-use crate::config::{LedgerLimits, QueueLimits};
+use crate::config::{Class, LedgerLimits, QueueLimits};
 use crate::engine::{Load, Promise};
 
 use self::budget::WorstCase;
@@ -36,9 +37,6 @@ use self::forecast::Forecast;
 use self::ledger::Ledger;
 use self::permit::Taken;
 use self::rate::{Need, RateStatus, TenantRates};
-
-/// Part of the objective after which an admitted request that still waits goes first.
-const URGENT_FROM: f64 = 0.7;
 
 /// What one prompt of a request asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +61,10 @@ pub struct Terms {
 pub struct Entry {
     /// One for each demand, in their order.
     pub permits: Vec<Permit>,
+    /// The class that it runs in.
+    pub class: Class,
     /// The predicted time to the first token of the last prompt.
-    pub predicted_ttft: Option<Duration>,
+    pub predicted_ttft: Duration,
     /// When its prompts have to start.
     pub promise: Option<Promise>,
 }
@@ -162,7 +162,22 @@ impl Gate {
         let rates = core.rates.check(tenant.id, &tenant.settings, Need::LEAST, now.at);
         rates.map_err(Refusal::Rate)?;
         self.check_queue(&core, load, 0)?;
-        core.forecast.judge(tenant, load, now.at)?;
+        Ok(())
+    }
+
+    /// Whether a request on these terms would be in time, whatever its length; asked before a
+    /// prompt is tokenised.
+    ///
+    /// # Errors
+    /// [`Refusal::PredictedLate`].
+    pub fn foresee(
+        &self,
+        tenant: &Tenant,
+        terms: Terms,
+        load: &Load,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        self.core().forecast.judge(tenant, terms, 0, load, now.at)?;
         Ok(())
     }
 
@@ -192,7 +207,7 @@ impl Gate {
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
         demands: &[Demand],
-        _terms: Terms,
+        terms: Terms,
         load: &Load,
         now: Moment,
     ) -> Result<Entry, Refusal> {
@@ -207,7 +222,7 @@ impl Gate {
         core.rates.check(tenant.id, settings, need, now.at).map_err(Refusal::Rate)?;
         let tokens = demands.iter().map(|demand| u64::from(demand.prompt_tokens)).sum();
         self.check_queue(&core, load, tokens)?;
-        let wait = core.forecast.judge(tenant, load, now.at)?;
+        let outlook = core.forecast.judge(tenant, terms, tokens, load, now.at)?;
         // The last thing that can refuse, and all or nothing: from here on the request is in.
         let holds = self.ledger.hold(settings, &worst_cases, now.unix_s)?;
         core.rates.take(tenant.id, settings, need, now.at);
@@ -216,16 +231,17 @@ impl Gate {
             core.open_requests += 1;
             core.waiting_requests += 1;
             core.waiting_tokens += u64::from(demand.prompt_tokens);
-            let ticket = core.forecast.enter(tenant, demand.prompt_tokens, now.at);
+            let ticket = core.forecast.enter(tenant, terms, *demand, load, now.at);
             let rate_tokens = settings.tokens_per_min.map_or(0, |_| worst_case.tokens());
             let taken = Taken { tenant: tenant.id, hold, rate_tokens };
             permits.push(Permit::new(Arc::clone(self), demand.prompt_tokens, ticket, taken));
         }
-        let promise = tenant.settings.ttft.map(|ttft| Promise {
-            urgent_from: now.at.plus(ttft.mul_f64(URGENT_FROM)),
-            start_by: now.at.plus(ttft),
-        });
-        Ok(Entry { permits, predicted_ttft: wait, promise })
+        Ok(Entry {
+            permits,
+            class: forecast::class_of(tenant, terms),
+            predicted_ttft: outlook.ttft(),
+            promise: forecast::promise(tenant, terms, now.at),
+        })
     }
 
     /// Refuses everything from now on.

@@ -9,6 +9,9 @@ use super::ledger::CHECKPOINT_TOKENS;
 use crate::clock::Time;
 use crate::ids::TenantId;
 
+/// The forecast is told of an answer's tokens by so many, since each time takes the gate's lock.
+const REPORTED_TOKENS: u32 = 16;
+
 /// An admitted prompt's place. Lives in the response body; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Permit {
@@ -17,6 +20,8 @@ pub struct Permit {
     waiting: bool,
     ticket: Ticket,
     taken: Taken,
+    /// Output tokens that the forecast knows of.
+    reported_tokens: u32,
 }
 
 /// What a prompt has taken of its tenant's limits.
@@ -45,7 +50,7 @@ impl Permit {
     /// The place of a prompt that the gate has counted already.
     pub(super) fn new(gate: Arc<Gate>, prompt_tokens: u32, ticket: Ticket, taken: Taken) -> Self {
         let used = Used { prompt_tokens, ..Used::default() };
-        Self { gate, used, waiting: true, ticket, taken }
+        Self { gate, used, waiting: true, ticket, taken, reported_tokens: 0 }
     }
 
     /// The prompt's first step has begun: it waits no longer.
@@ -55,7 +60,7 @@ impl Permit {
             let mut core = self.gate.core();
             core.waiting_requests -= 1;
             core.waiting_tokens -= u64::from(self.used.prompt_tokens);
-            core.forecast.started(&self.ticket, now);
+            core.forecast.started(&self.ticket, cached_tokens, now);
             core.rates.started(self.taken.tenant);
             drop(core);
             self.checkpoint();
@@ -68,14 +73,18 @@ impl Permit {
     }
 
     /// It did not begin in time.
-    pub fn late(&mut self, now: Time) {
-        self.gate.core().forecast.late(&self.ticket, now);
+    pub fn late(&mut self) {
+        self.gate.core().forecast.late(&self.ticket);
     }
 
     /// A token was generated.
     pub fn generated(&mut self) {
         self.used.output_tokens += 1;
-        self.gate.core().forecast.generated(&self.ticket);
+        let unreported = self.used.output_tokens - self.reported_tokens;
+        if unreported >= REPORTED_TOKENS {
+            self.reported_tokens = self.used.output_tokens;
+            self.gate.core().forecast.generated(&self.ticket, unreported);
+        }
         if self.used.output_tokens.is_multiple_of(CHECKPOINT_TOKENS) {
             self.checkpoint();
         }
@@ -104,6 +113,10 @@ impl Drop for Permit {
             core.waiting_requests -= 1;
             core.waiting_tokens -= u64::from(self.used.prompt_tokens);
             core.forecast.left(&self.ticket);
+        } else {
+            let unreported = self.used.output_tokens - self.reported_tokens;
+            core.forecast.generated(&self.ticket, unreported);
+            core.forecast.ended(&self.ticket, self.used.output_tokens);
         }
         core.rates.ended(self.taken.tenant, self.waiting, unused);
         core.open_requests -= 1;

@@ -10,6 +10,7 @@ use super::error::{ApiError, Invalid};
 use super::fields::{Fields, integer, number, string, too_many, wrong_type, wrong_value};
 use super::parameters::STREAM_OPTIONS;
 use super::state::{AppState, ModelCard, Seeds, mix};
+use super::terms::Tier;
 use crate::config::RequestLimits;
 use crate::device::SamplingParams;
 use crate::engine::Stops;
@@ -45,6 +46,8 @@ pub(super) struct Ask {
     pub(super) cache_salt: Arc<str>,
     /// `return_token_ids`.
     pub(super) return_token_ids: bool,
+    /// `service_tier`.
+    pub(super) tier: Option<Tier>,
     /// `user`: the end user behind the tenant, for traces.
     pub(super) user: Option<String>,
 }
@@ -103,6 +106,7 @@ impl Ask {
             priority: priority.map_or(0, |p| i32::try_from(p).expect("the range is that of i32")),
             cache_salt: Arc::from(cache_salt.unwrap_or_default()),
             return_token_ids: fields.boolean("return_token_ids")?.unwrap_or(false),
+            tier: Tier::read(fields)?,
             user: fields.string("user", USER_BYTES_MAX)?,
         })
     }

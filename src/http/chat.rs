@@ -25,7 +25,6 @@ struct Chat {
     ask: Ask,
     input: ChatInput,
     logprobs: Option<u32>,
-    service_tier: bool,
     metadata: Vec<(String, String)>,
 }
 
@@ -34,6 +33,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let (state, allowance) = (Arc::clone(&call.state), call.allowance());
     state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
     let chat = Chat::read(call.json().await?, &allowance)?;
+    let terms = call.terms(chat.ask.tier)?;
     tracing::debug!(user = ?chat.ask.user, metadata = ?chat.metadata, "chat request");
     let source = Source::Chat(Box::new(chat.input));
     let encoded = prompt::encode(&allowance, vec![source], "messages").await?;
@@ -55,10 +55,10 @@ pub(super) async fn create(mut call: Call) -> Answer {
         prompt_logprobs: chat.ask.prompt_logprobs,
         return_token_ids: chat.ask.return_token_ids,
         stream: chat.ask.stream,
-        service_tier: chat.service_tier,
+        tier: chat.ask.tier,
         skip_special: chat.ask.detokenizing.skip_special,
     };
-    answer::generate(call, &chat.ask, prompts, detail, wishes).await
+    answer::generate(call, &chat.ask, terms, prompts, detail, wishes).await
 }
 
 /// `POST /v1/chat/completions/render`: the prompt that [`create`] would schedule for this body, as
@@ -91,13 +91,12 @@ impl Chat {
         let logprobs = logprobs(&mut fields, limits.logprobs_max)?;
         ask.sampling.logprobs = logprobs;
         let metadata = metadata(&mut fields, limits.metadata_max)?;
-        let service_tier = service_tier(&mut fields)?;
         let user = fields.string("safety_identifier", METADATA_VALUE_BYTES_MAX)?;
         ask.user = ask.user.or(user);
         fields.string("prompt_cache_key", METADATA_VALUE_BYTES_MAX)?;
         fields.boolean("parallel_tool_calls")?;
         fields.finish();
-        Ok(Self { ask, input, logprobs, service_tier, metadata })
+        Ok(Self { ask, input, logprobs, metadata })
     }
 }
 
@@ -110,18 +109,6 @@ fn logprobs(fields: &mut Fields, max: u32) -> Result<Option<u32>, Invalid> {
         return Err(wrong_value("top_logprobs".to_owned(), says));
     }
     Ok(wanted.then_some(top.unwrap_or(0)))
-}
-
-/// There is one tier: naming it, or leaving the choice to the server, is fine.
-fn service_tier(fields: &mut Fields) -> Result<bool, Invalid> {
-    match fields.string("service_tier", usize::MAX)?.as_deref() {
-        None => Ok(false),
-        Some("auto" | "default") => Ok(true),
-        Some(_) => {
-            let says = "this server has one tier; use 'auto' or 'default'";
-            Err(wrong_value("service_tier".to_owned(), says))
-        }
-    }
 }
 
 fn metadata(fields: &mut Fields, max: usize) -> Result<Vec<(String, String)>, Invalid> {

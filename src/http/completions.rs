@@ -34,6 +34,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
     let Completion { ask, sources, logprobs, echo } =
         Completion::read(call.json().await?, &allowance)?;
+    let terms = call.terms(ask.tier)?;
     tracing::debug!(user = ?ask.user, "completions request");
     let mut prompts = Vec::with_capacity(sources.len());
     for encoded in encode(&allowance, sources).await? {
@@ -57,10 +58,10 @@ pub(super) async fn create(mut call: Call) -> Answer {
         prompt_logprobs: ask.prompt_logprobs,
         return_token_ids: ask.return_token_ids,
         stream: ask.stream,
-        service_tier: false,
+        tier: ask.tier,
         skip_special: ask.detokenizing.skip_special,
     };
-    answer::generate(call, &ask, prompts, detail, wishes).await
+    answer::generate(call, &ask, terms, prompts, detail, wishes).await
 }
 
 /// `POST /v1/completions/render`: the prompts that [`create`] would schedule for this body, as

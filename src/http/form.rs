@@ -9,6 +9,7 @@ use super::generation::{Generation, Tally};
 use super::json::{write_string, write_u64};
 use super::logprobs::{self, Offsets};
 use super::state::{AppState, mix};
+use super::terms::Tier;
 use crate::ids::TokenId;
 use crate::text::Text;
 
@@ -32,8 +33,8 @@ pub(super) struct Wishes {
     pub(super) prompt_logprobs: Option<u32>,
     pub(super) return_token_ids: bool,
     pub(super) stream: Option<StreamOptions>,
-    /// The request named a `service_tier`, so the answer does.
-    pub(super) service_tier: bool,
+    /// The `service_tier` that the request named; the answer then does, too.
+    pub(super) tier: Option<Tier>,
     /// Special tokens give no text.
     pub(super) skip_special: bool,
 }
@@ -89,8 +90,9 @@ impl Form {
         write_string(&mut head, state.model.name());
         head.extend_from_slice(b",\"system_fingerprint\":");
         write_string(&mut head, &state.model.fingerprint);
-        if wishes.service_tier {
-            head.extend_from_slice(b",\"service_tier\":\"default\"");
+        if let Some(tier) = wishes.tier {
+            head.extend_from_slice(b",\"service_tier\":");
+            write_string(&mut head, tier.name());
         }
         head.extend_from_slice(b",\"choices\":[");
         let padding =

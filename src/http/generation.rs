@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::account::Account;
 use super::ask::Ask;
@@ -27,6 +28,14 @@ pub(super) struct Prompt {
     pub(super) max_tokens: u32,
     /// With `echo`: its text, which then begins the answer's.
     pub(super) echo: Option<String>,
+}
+
+/// Who wants to enter with what.
+#[derive(Clone, Copy)]
+pub(super) struct Entrant<'a> {
+    pub(super) tenant: &'a Arc<Tenant>,
+    pub(super) ask: &'a Ask,
+    pub(super) terms: Terms,
 }
 
 /// What the answer tells beside text.
@@ -70,6 +79,7 @@ pub(super) struct Generation {
     show_stop_tokens: bool,
     detail: Detail,
     admitted: Time,
+    predicted_ttft: Duration,
     /// The run to look at first.
     cursor: usize,
     ready: VecDeque<Step>,
@@ -99,8 +109,7 @@ impl Generation {
     pub(super) fn start(
         state: &Arc<AppState>,
         account: Arc<Account>,
-        tenant: &Arc<Tenant>,
-        ask: &Ask,
+        Entrant { tenant, ask, terms }: Entrant<'_>,
         prompts: Vec<Prompt>,
         detail: Detail,
     ) -> Result<Self, ApiError> {
@@ -111,7 +120,7 @@ impl Generation {
             output_tokens_max: u64::from(prompt.max_tokens) * u64::from(ask.choices),
         };
         let demands: Vec<Demand> = prompts.iter().map(demand).collect();
-        let entry = state.gate.admit(tenant, &demands, Terms::default(), &load, now)?;
+        let entry = state.gate.admit(tenant, &demands, terms, &load, now)?;
         let mut generation = Self {
             state: Arc::clone(state),
             account,
@@ -120,11 +129,15 @@ impl Generation {
             show_stop_tokens: ask.detokenizing.include_stop,
             detail,
             admitted,
+            predicted_ttft: entry.predicted_ttft,
             cursor: 0,
             ready: VecDeque::new(),
             aborted: Box::pin(state.shutdown.reached(Phase::Aborting)),
             ended: false,
         };
+        let settings = &tenant.settings;
+        let share =
+            Share { class: entry.class, weight: settings.weight, kv_share: settings.kv_share };
         for (prompt, permit) in prompts.into_iter().zip(entry.permits) {
             let (max_tokens, cancels) = (prompt.max_tokens, state.engine.cancels());
             let id = state.seeds.next_request();
@@ -133,7 +146,7 @@ impl Generation {
             state.engine.submit(Submission {
                 id,
                 tenant: tenant.id,
-                share: Share::default(),
+                share,
                 cache_salt: Arc::clone(&ask.cache_salt),
                 prompt: Arc::clone(&prompt.tokens),
                 // Prompts are independent requests: each is answered as if it came alone.
@@ -144,14 +157,19 @@ impl Generation {
                 priority: ask.priority,
                 arrived: admitted,
                 promise: entry.promise,
-                deadline: None,
-                tpot: tenant.settings.tpot,
+                deadline: terms.deadline,
+                tpot: settings.tpot.filter(|_| !terms.flex),
                 reply,
             })?;
             generation.add_run(prompt, permit, stream, ask);
         }
         generation.note_request(ask);
         Ok(generation)
+    }
+
+    /// The time to its first token, as it was predicted when it was admitted.
+    pub(super) fn predicted_ttft(&self) -> Duration {
+        self.predicted_ttft
     }
 
     /// Tokens used so far.
@@ -349,8 +367,7 @@ impl Generation {
     }
 
     fn fail_late(&mut self, run: usize) {
-        let now = self.state.clock.now();
-        self.runs[run].permit.late(now);
+        self.runs[run].permit.late();
         self.fail(EngineFailure::Late.into());
     }
 

@@ -27,6 +27,7 @@ mod route;
 mod shutdown;
 mod state;
 mod stream;
+mod terms;
 mod tokens;
 mod usage;
 

@@ -16,6 +16,7 @@ const OWN_TEMPLATE: &str =
 
 /// Fields that chat and completions share.
 pub(super) const COMMON: &[Field] = &[
+    obeyed("service_tier"),
     obeyed("model"),
     obeyed("frequency_penalty"),
     obeyed("presence_penalty"),
@@ -75,7 +76,6 @@ pub(super) const CHAT: &[Field] = &[
     obeyed("chat_template_kwargs"),
     obeyed("add_generation_prompt"),
     obeyed("continue_final_message"),
-    obeyed("service_tier"),
     // Without tools there is nothing to choose from or to run in parallel.
     obeyed("parallel_tool_calls"),
     refused("tools", Unless::Empty, NO_TOOLS),

@@ -18,8 +18,9 @@ use super::body;
 use super::error::ApiError;
 use super::rates;
 use super::state::AppState;
+use super::terms::{self, Tier};
 use crate::clock::Time;
-use crate::gate::{Caller, Scope, Tenant};
+use crate::gate::{Caller, Scope, Tenant, Terms};
 
 /// Bodies up to this size are parsed where they are read; larger ones in the pool.
 const SMALL_BODY_BYTES: usize = 64 << 10;
@@ -133,6 +134,21 @@ impl Call {
     /// What that tenant may ask.
     pub(super) fn allowance(&self) -> Allowance {
         Allowance::new(&self.state, self.tenant())
+    }
+
+    /// The terms of a request of this tier, refused at once if it would be late on them: before
+    /// its prompt is tokenised.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] and [`ApiError::Refused`].
+    pub(super) fn terms(&self, tier: Option<Tier>) -> Result<Terms, ApiError> {
+        let now = self.state.clock.moment();
+        let terms = Terms {
+            flex: tier == Some(Tier::Flex),
+            deadline: terms::deadline(&self.parts.headers, now.at)?,
+        };
+        self.state.gate.foresee(self.tenant(), terms, &self.state.engine.load(), now)?;
+        Ok(terms)
     }
 
     /// What stands in the path after `marker`, percent-decoded; for routes that end in a name.

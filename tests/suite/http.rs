@@ -5,6 +5,7 @@ mod crowd;
 mod endings;
 mod fold;
 mod limits;
+mod promise;
 pub mod rig;
 mod routes;
 mod sockets;

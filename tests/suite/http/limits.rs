@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use weir::config::{LedgerLimits, Tenancy, TenantSettings};
 use weir::gate::ledger::{DiskFaults, Ledger, SimDisk};
 
@@ -29,7 +30,7 @@ async fn ask(rig: &Rig, max_tokens: u32) -> Answered {
     rig.post(COMPLETIONS, &completion(fields)).await
 }
 
-fn error(answered: &Answered) -> (StatusCode, String, String, String) {
+pub(super) fn error(answered: &Answered) -> (StatusCode, String, String, String) {
     let body = answered.json();
     let field = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
     (answered.status, field("type"), field("code"), field("message"))
@@ -160,8 +161,13 @@ async fn rates_are_told_on_answers_and_on_refusals() {
     assert_eq!(models.header("x-ratelimit-limit-requests"), "", "listing models is not bounded");
 }
 
-/// Starts a request on its own task and turns the engine until it has been admitted.
-async fn enter(stepped: &Stepped, max_tokens: u32) -> tokio::task::JoinHandle<Answered> {
+/// Starts a request on its own task and waits until it has been admitted.
+pub(super) async fn enter(stepped: &Stepped, max_tokens: u32) -> JoinHandle<Answered> {
+    try_enter(stepped, max_tokens).await.expect("the request is admitted")
+}
+
+/// As [`enter`]; `None` when it was refused.
+pub(super) async fn try_enter(stepped: &Stepped, max_tokens: u32) -> Option<JoinHandle<Answered>> {
     let before = stepped.rig.state.gate.open_requests();
     let fields = json!({"max_tokens": max_tokens, "stream": true, "ignore_eos": true});
     let request = json_request(COMPLETIONS, completion(fields).to_string());
@@ -169,13 +175,15 @@ async fn enter(stepped: &Stepped, max_tokens: u32) -> tokio::task::JoinHandle<An
     let task = tokio::spawn(async move {
         Answered::read(tower::ServiceExt::oneshot(router, request).await.unwrap()).await
     });
-    for _ in 0..1000 {
+    loop {
         tokio::time::sleep(Duration::from_millis(1)).await;
         if stepped.rig.state.gate.open_requests() > before {
-            return task;
+            return Some(task);
+        }
+        if task.is_finished() {
+            return None;
         }
     }
-    panic!("the request was never admitted");
 }
 
 #[tokio::test]

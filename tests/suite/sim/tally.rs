@@ -100,6 +100,25 @@ impl Tally {
 }
 
 impl Counts {
+    /// All of these together.
+    pub fn sum(parts: &[Counts]) -> Counts {
+        let mut sum = Counts::default();
+        for part in parts {
+            sum.offered += part.offered;
+            sum.admitted += part.admitted;
+            sum.refused += part.refused;
+            sum.late += part.late;
+            sum.served += part.served;
+            sum.good += part.good;
+            sum.good_tokens += part.good_tokens;
+            sum.lost += part.lost;
+            sum.long = (sum.long.0 + part.long.0, sum.long.1 + part.long.1);
+            sum.short = (sum.short.0 + part.short.0, sum.short.1 + part.short.1);
+            sum.ttft_ms.extend(&part.ttft_ms);
+        }
+        sum
+    }
+
     /// A quantile of the time to first token of what was served, in milliseconds.
     pub fn ttft_ms(&self, quantile: f64) -> f32 {
         let mut sorted = self.ttft_ms.clone();

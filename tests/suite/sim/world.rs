@@ -266,6 +266,7 @@ impl World {
         let tenant = Arc::clone(&self.tenants[wish.tenant as usize]);
         let load = self.handle.load();
         self.gate.precheck(&tenant, &load, now)?;
+        self.gate.foresee(&tenant, Terms::default(), &load, now)?;
         let demand = Demand {
             prompt_tokens: wish.prompt_tokens,
             output_tokens_max: u64::from(wish.output_max),
@@ -334,7 +335,7 @@ impl World {
                 }
                 Event::Finished { reason: FinishReason::Late | FinishReason::Deadline, .. }
                 | Event::Failed { .. } => {
-                    attempt.permit.late(now);
+                    attempt.permit.late();
                     let wish = job.wish;
                     job.attempt = None;
                     self.tally.late(&wish);
@@ -380,7 +381,7 @@ impl World {
         if job.attempt.as_ref().is_some_and(waits) {
             let wish = job.wish;
             if let Some(attempt) = &mut job.attempt {
-                attempt.permit.late(self.clock.now());
+                attempt.permit.late();
             }
             job.attempt = None;
             self.live.retain(|live| *live != index);

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use weir::config::{self, Request};
-use weir::serve::{self, keys};
+use weir::serve::{self, keys, usage};
 
 fn main() -> ExitCode {
     let config = match config::read(std::env::args_os()) {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Request::Keys(request)) => return exit_code(keys::run(*request).map(|()| 0)),
+        Ok(Request::Usage(request)) => return exit_code(usage::run(&request).map(|()| 0)),
         Err(error) => error.exit(),
     };
     serve::log::init(&config.log);

@@ -77,6 +77,59 @@ pub enum KeysAction {
     },
 }
 
+/// Arguments of `weir usage`.
+#[derive(Clone, Debug, Args)]
+pub struct UsageArgs {
+    /// Settings file of the server whose ledger is read, for its state-dir
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder of keys and ledger [default: $XDG_STATE_HOME/weir or ~/.local/state/weir]
+    #[arg(long, value_name = "DIR", env = "WEIR_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Of this tenant alone
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// From this day (UTC) on, e.g. 2026-11-01; 92 days with use are kept
+    #[arg(long, value_name = "DATE", value_parser = unix_day)]
+    pub since: Option<u32>,
+    /// As CSV
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// As JSON, with the present hour, day and month
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How usage is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageFormat {
+    /// For people.
+    Table,
+    /// For spreadsheets (RFC 4180).
+    Csv,
+    /// For programs.
+    Json,
+}
+
+impl UsageArgs {
+    /// As the flags say.
+    pub(super) fn format(&self) -> UsageFormat {
+        match (self.csv, self.json) {
+            (true, _) => UsageFormat::Csv,
+            (_, true) => UsageFormat::Json,
+            _ => UsageFormat::Table,
+        }
+    }
+}
+
+/// Days since 1970 of a date.
+fn unix_day(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is not a date such as 2026-11-01");
+    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| wrong())?;
+    let days = date.signed_duration_since(chrono::NaiveDate::default()).num_days();
+    u32::try_from(days).map_err(|_| wrong())
+}
+
 /// Seconds since 1970 of a time in RFC 3339's form.
 fn unix_s(text: &str) -> Result<u64, String> {
     let time = chrono::DateTime::parse_from_rfc3339(text).ok();

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use command::{KeysAction, KeysArgs};
+pub use command::{KeysAction, KeysArgs, UsageArgs, UsageFormat};
 pub use limits::{LedgerLimits, ListenerLimits, QueueLimits, RequestLimits};
 pub use raw::{
     Cli, Command, DeviceChoice, FloatType, LoadFormat, LogFormat, MetricsCompat, RawConfig,
@@ -25,7 +25,7 @@ pub use raw::{
 };
 pub use secret::Secret;
 pub use size::Count;
-pub use source::{KeysRequest, Places, Request, Source, read};
+pub use source::{KeysRequest, Places, Request, Source, UsageRequest, read};
 pub use span::Span;
 pub use tenant::{Class, Tenancy, TenantSettings};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use super::command::KeysArgs;
+use super::command::{KeysArgs, UsageArgs};
 use super::secret::Secret;
 use super::size::Count;
 
@@ -38,6 +38,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Create, show, rotate, revoke and expire API keys
     Keys(KeysArgs),
+    /// Show what tenants have used, from the ledger; also while the server runs
+    Usage(UsageArgs),
 }
 
 /// Arguments of `serve`.

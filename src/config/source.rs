@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
-use super::command::{KeysAction, KeysArgs};
+use super::command::{KeysAction, KeysArgs, UsageArgs, UsageFormat};
 use super::raw::{Cli, Command, RawConfig, ServeArgs};
 use super::tenancy::{self, TENANT_DEFAULTS, TENANTS};
 use super::{Config, ConfigError, Tenancy, foreign};
@@ -21,6 +21,21 @@ pub enum Request {
     Print(Box<Config>),
     /// Do something with keys.
     Keys(Box<KeysRequest>),
+    /// Tell what tenants have used.
+    Usage(UsageRequest),
+}
+
+/// `weir usage`, with what the settings say about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRequest {
+    /// Where the ledger lies.
+    pub state_dir: Option<PathBuf>,
+    /// Of this tenant alone.
+    pub tenant: Option<String>,
+    /// From this day on, in days since 1970.
+    pub since_day: Option<u32>,
+    /// How.
+    pub format: UsageFormat,
 }
 
 /// `weir keys …`, with what the settings say about it.
@@ -75,6 +90,9 @@ where
                 .map(|keys| Request::Keys(Box::new(keys)))
                 .map_err(wrong);
         }
+        Some(Command::Usage(args)) => {
+            return Source::usage(args, environment()).map(Request::Usage).map_err(wrong);
+        }
         None => cli.serve,
     };
     let print = args.print_config;
@@ -91,6 +109,16 @@ impl Source {
             flags.enable_prefix_caching = Some(false);
         }
         Self { flags, file: args.config, places, said: RawConfig::default() }
+    }
+
+    /// What the settings say about the ledger.
+    fn usage(args: UsageArgs, places: Places) -> Result<UsageRequest, ConfigError> {
+        let format = args.format();
+        let UsageArgs { config, state_dir, tenant, since, .. } = args;
+        let flags = RawConfig { state_dir, ..RawConfig::default() };
+        let source = Self { flags, file: config, places, said: RawConfig::default() };
+        let state_dir = source.read()?.server.state_dir;
+        Ok(UsageRequest { state_dir, tenant, since_day: since, format })
     }
 
     /// What the settings say about keys.

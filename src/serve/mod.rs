@@ -6,6 +6,7 @@ pub mod log;
 mod model;
 mod reload;
 mod server;
+pub mod usage;
 
 use std::sync::Arc;
 

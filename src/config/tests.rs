@@ -7,6 +7,7 @@ fn serve(args: &[&str]) -> Result<Config, String> {
     match read(args).map_err(|e| e.to_string())? {
         Request::Serve(config) | Request::Print(config) => Ok(*config),
         Request::Keys(request) => Err(format!("{request:?}")),
+        Request::Usage(request) => Err(format!("{request:?}")),
     }
 }
 
@@ -147,4 +148,24 @@ fn what_only_a_start_can_change_is_named() {
     let second = source("port = 2\napi-key = [\"b\"]\n[tenants.a]\n");
     assert_eq!(first.needs_restart(&second), ["port"]);
     assert!(first.needs_restart(&first).is_empty());
+}
+
+#[test]
+fn usage_is_asked_for_by_tenant_day_and_format() {
+    let ask = |args: &[&str]| match read(["weir", "usage"].iter().chain(args)) {
+        Ok(Request::Usage(request)) => Ok(request),
+        other => Err(other.map_or_else(|e| e.to_string(), |_| "not usage".to_owned())),
+    };
+    let request = ask(&["--state-dir", "/s", "--tenant", "acme", "--since", "1970-02-01", "--csv"]);
+    assert_eq!(
+        request,
+        Ok(UsageRequest {
+            state_dir: Some(PathBuf::from("/s")),
+            tenant: Some("acme".to_owned()),
+            since_day: Some(31),
+            format: UsageFormat::Csv,
+        })
+    );
+    assert!(ask(&["--since", "yesterday"]).expect_err("no date").contains("2026-11-01"));
+    assert!(ask(&["--csv", "--json"]).is_err(), "one of them");
 }

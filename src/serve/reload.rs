@@ -81,6 +81,11 @@ impl Reloader {
                     let settings = reloaded.needs_restart.join(", ");
                     tracing::warn!(settings, "changed settings that only a restart puts in force");
                 }
+                if !self.gate.ledger().has_log() && self.lock().tenancy.has_budget() {
+                    tracing::warn!(
+                        "token budgets live in memory: only a start opens a ledger for them"
+                    );
+                }
             }
             Err(reason) => tracing::error!(%reason, "reload refused; all stays as it was"),
         }

@@ -35,12 +35,12 @@ fn find_a_prefix(c: &mut Criterion) {
         let mut place = root;
         for full in tokens.chunks(BLOCK_SIZE as usize).take(cached) {
             let block = pool.allocate().unwrap();
-            place = pool.publish(place, full, block);
+            place = pool.publish(0, place, full, block);
         }
         // Other prompts' blocks, so that a miss is one in a full table.
         for other in cached as u32..BLOCKS {
             let block = pool.allocate().unwrap();
-            pool.publish(root, &[TokenId(1_000_000 + other); BLOCK_SIZE as usize], block);
+            pool.publish(0, root, &[TokenId(1_000_000 + other); BLOCK_SIZE as usize], block);
         }
         let mut found: Vec<BlockId> = Vec::new();
         c.bench_function(name, |b| {
@@ -62,7 +62,7 @@ fn evict_and_publish(c: &mut Criterion) {
             name += 1;
             let tokens = [TokenId(name); BLOCK_SIZE as usize];
             let block = pool.allocate().unwrap();
-            pool.publish(root, &tokens, block);
+            pool.publish(0, root, &tokens, block);
             pool.release(block, 0);
         });
     });

@@ -4,11 +4,14 @@
 //! the block tables. A sequence that reads a block of somebody else, or one that was overwritten
 //! too early, therefore gets other tokens than alone (or, with [`SimConfig::verify`], a panic).
 
+mod cost;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::cost::SimCost;
 use super::sampling::SamplingParams;
 use super::{
     Device, DeviceError, DeviceLimits, Input, RowScore, SampleKind, SampledToken, Span, StepOutput,
@@ -35,19 +38,6 @@ pub struct SimConfig {
     pub verify: bool,
 }
 
-/// A step's duration: a sum over what is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SimCost {
-    /// Each step.
-    pub fixed: Duration,
-    /// Each row of a span that has several (prefill).
-    pub per_prefill_row: Duration,
-    /// Each sequence.
-    pub per_sequence: Duration,
-    /// Each 1,024 tokens of context, over all sequences.
-    pub per_1024_context_tokens: Duration,
-}
-
 /// Faults to show, chosen by seed or at given places. The default has none.
 #[derive(Clone, Debug, Default)]
 pub struct SimFaults {
@@ -63,6 +53,8 @@ pub struct SimFaults {
     pub slow_rate: f64,
     /// See `slow_rate`.
     pub slow_factor: u32,
+    /// From this step on, each takes so many times as long.
+    pub slow_from_step: Option<(u64, u32)>,
     /// The device is lost at this step.
     pub lost_at_step: Option<u64>,
     /// `submit` panics at these steps.
@@ -189,36 +181,6 @@ impl SimConfig {
     }
 }
 
-impl Default for SimCost {
-    /// The figures of the scheduling study: 5 ms, 16 µs a prefill row, 3 µs a sequence, 33 ns a
-    /// token of context.
-    fn default() -> Self {
-        Self {
-            fixed: Duration::from_millis(5),
-            per_prefill_row: Duration::from_micros(16),
-            per_sequence: Duration::from_micros(3),
-            per_1024_context_tokens: Duration::from_nanos(33 * 1024),
-        }
-    }
-}
-
-impl SimCost {
-    /// Duration of a step.
-    pub fn of(&self, plan: &StepPlan) -> Duration {
-        let mut prefill_rows = 0;
-        let mut context_tokens = 0;
-        for span in &plan.spans {
-            prefill_rows += if span.row_count > 1 { u64::from(span.row_count) } else { 0 };
-            context_tokens += u64::from(span.context_tokens);
-        }
-        let ns = self.fixed.as_nanos() as u64
-            + self.per_prefill_row.as_nanos() as u64 * prefill_rows
-            + self.per_sequence.as_nanos() as u64 * plan.spans.len() as u64
-            + self.per_1024_context_tokens.as_nanos() as u64 * context_tokens / 1024;
-        Duration::from_nanos(ns)
-    }
-}
-
 impl SimDevice {
     /// A device with an empty KV cache.
     ///
@@ -265,7 +227,13 @@ impl SimDevice {
     fn duration(&self, plan: &StepPlan) -> Duration {
         let faults = &self.config.faults;
         let slow = unit(mix(mix(faults.seed, plan.step), 3)) < faults.slow_rate;
-        self.config.cost.of(plan) * if slow { faults.slow_factor } else { 1 }
+        let pace = faults.slow_from_step.map_or(
+            1,
+            |(from, factor)| {
+                if plan.step >= from { factor } else { 1 }
+            },
+        );
+        self.config.cost.of(plan) * pace * if slow { faults.slow_factor } else { 1 }
     }
 
     fn init_slots(&mut self, plan: &StepPlan) {

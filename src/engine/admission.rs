@@ -1,6 +1,8 @@
 //! Which waiting request starts: the next in fair order that fits, with room kept for one that
 //! was overtaken often enough.
 
+use std::time::Duration;
+
 use super::policy;
 use super::queue::Flow;
 use super::reply::Event;
@@ -14,6 +16,8 @@ use crate::clock::Time;
 const TRIED_MAX: u32 = 8;
 /// Steps after which a request that lacked blocks looks into the prefix cache again.
 const LOOK_AGAIN_STEPS: u64 = 16;
+/// Until a promised request is looked at again whose tenant holds all the blocks that it may.
+const OVER_SHARE_PAUSE: Duration = Duration::from_millis(10);
 /// Cached blocks that a request's preference before others is measured by.
 const HINT_BLOCKS_MAX: u32 = 64;
 
@@ -27,7 +31,10 @@ impl Scheduler {
         let mut tried = 0;
         let requests = &self.requests;
         self.blocked = self.blocked.filter(|blocked| waits(requests, blocked.request));
-        while step.rows() < self.rows_max && !self.slots_free.is_empty() && self.queue.len() > 0 {
+        while step.prefill_room(self.rows_max) > 0
+            && !self.slots_free.is_empty()
+            && self.queue.len() > 0
+        {
             let requests = &self.requests;
             let Some((flow, key)) = self.queue.head(|key| waits(requests, key)) else { break };
             if !self.within_share(key.index) {
@@ -68,10 +75,15 @@ impl Scheduler {
     /// one. False when the next of them does not fit: nobody else then takes what is freed, which
     /// lasts at most until the promise is broken.
     fn keep_promises(&mut self, step: &mut Step, now: Time) -> bool {
-        while step.rows() < self.rows_max && !self.slots_free.is_empty() {
+        while step.prefill_room(self.rows_max) > 0 && !self.slots_free.is_empty() {
             let Some(key) = self.promises.most_urgent(&self.requests, now) else { return true };
             if self.room_kept(now).is_some_and(|blocked| blocked.request != key) {
                 return true;
+            }
+            if !self.within_share(key.index) {
+                // Its tenant's doing, for which nobody else waits.
+                self.promises.put_off(now.plus(OVER_SHARE_PAUSE));
+                continue;
             }
             if !self.fits(key.index) {
                 return false;
@@ -256,6 +268,7 @@ impl Scheduler {
             request.blocks_reserved = (most as u32).saturating_sub(hits);
             self.blocks_reserved += request.blocks_reserved;
         }
+        self.objectives.add(request.tpot);
         if !request.started {
             request.started = true;
             request.usage.cached_tokens = hit_tokens;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::cached::CachedBlocks;
 pub use super::prefix::ChainId;
 use super::prefix::PrefixIndex;
 use crate::ids::{BlockId, TenantId, TokenId};
@@ -11,18 +12,22 @@ use crate::ids::{BlockId, TenantId, TokenId};
 ///
 /// - *owned*: one or more references from sequences;
 /// - *resting*: no reference, but a step in flight may still read it (R36);
-/// - *cached*: no reference, found by the prefix index, evicted in order of least recent use;
-/// - *free*: no reference, not found.
+/// - *cached*: no reference, found by the prefix index, evicted from the tenant that has most for
+///   its weight, in order of least recent use;
+/// - *free*: no reference, not found; those that a computation left with a NaN are apart and used
+///   when there is no other left (R35).
 #[derive(Debug)]
 pub struct BlockPool {
     block_size_tokens: u32,
     caching: bool,
-    /// What is known of each block; one entry more is the sentinel of the list of cached ones.
+    /// What is known of each block.
     blocks: Vec<Block>,
     owned: u32,
     free: Vec<BlockId>,
-    /// Length of the list of cached blocks.
-    cached: u32,
+    /// Free blocks that may hold a NaN. Nobody reads a position that it has not written, so that
+    /// they do no harm; but a fault of the memory itself would meet the next request.
+    quarantined: Vec<BlockId>,
+    cached: CachedBlocks,
     /// Blocks in the order in which they began to rest; an entry is stale when it does not match
     /// [`Block::rest_until`].
     resting: VecDeque<(u64, BlockId)>,
@@ -38,12 +43,14 @@ struct Block {
     /// Step after which it rests no more, or [`NOT_RESTING`].
     rest_until: u64,
     references: u32,
-    /// Its neighbours in the list of cached blocks, which is in order of use.
-    next: u32,
-    previous: u32,
-    /// Whether the prefix index holds it.
-    published: bool,
+    /// Whose it is, if the prefix index holds it; else [`UNPUBLISHED`] or [`SICK`].
+    owner: u32,
 }
+
+/// See [`Block::owner`].
+const UNPUBLISHED: u32 = u32::MAX;
+/// Unpublished, and a computation left a NaN in it.
+const SICK: u32 = u32::MAX - 1;
 
 /// What [`Block::rest_until`] holds for a block that does not rest; steps count from 1.
 const NOT_RESTING: u64 = 0;
@@ -54,21 +61,16 @@ impl BlockPool {
     /// A pool of free blocks. `secret` keys the prefix cache and must be random in each process.
     pub fn new(blocks_total: u32, block_size_tokens: u32, secret: [u8; 32], caching: bool) -> Self {
         assert!(block_size_tokens > 0, "a block holds tokens");
-        let link = |at| Block {
-            rest_until: NOT_RESTING,
-            references: 0,
-            next: at,
-            previous: at,
-            published: false,
-        };
+        let block = Block { rest_until: NOT_RESTING, references: 0, owner: UNPUBLISHED };
         Self {
             block_size_tokens,
             caching,
-            blocks: (0..=blocks_total).map(link).collect(),
+            blocks: vec![block; blocks_total as usize],
             owned: 0,
             // Popped from the end: low numbers first.
             free: (0..blocks_total).rev().map(BlockId).collect(),
-            cached: 0,
+            quarantined: Vec::new(),
+            cached: CachedBlocks::new(blocks_total),
             resting: VecDeque::with_capacity(blocks_total as usize),
             resting_total: 0,
             step_completed: 0,
@@ -78,12 +80,12 @@ impl BlockPool {
 
     /// All blocks.
     pub fn total(&self) -> u32 {
-        self.blocks.len() as u32 - 1
+        self.blocks.len() as u32
     }
 
     /// Blocks that can be allocated now.
     pub fn available(&self) -> u32 {
-        self.free.len() as u32 + self.cached
+        (self.free.len() + self.quarantined.len()) as u32 + self.cached.len()
     }
 
     /// Blocks with a reference.
@@ -93,7 +95,12 @@ impl BlockPool {
 
     /// Blocks that only the prefix cache holds.
     pub fn cached(&self) -> u32 {
-        self.cached
+        self.cached.len()
+    }
+
+    /// Free blocks that are used when there is no other left.
+    pub fn quarantined(&self) -> u32 {
+        self.quarantined.len() as u32
     }
 
     /// Blocks that become available when the steps in flight have completed.
@@ -111,13 +118,15 @@ impl BlockPool {
         tokens.div_ceil(self.block_size_tokens)
     }
 
-    /// A block with one reference; evicts the least recently used cached one when none is free.
+    /// A block with one reference; evicts a cached one when none is free.
     pub fn allocate(&mut self) -> Option<BlockId> {
         let block = match self.free.pop() {
             Some(block) => block,
-            None => self.evict()?,
+            None => self.evict().or_else(|| self.quarantined.pop())?,
         };
-        self.blocks[block.index()].references = 1;
+        let state = &mut self.blocks[block.index()];
+        state.references = 1;
+        state.owner = UNPUBLISHED;
         self.owned += 1;
         Some(block)
     }
@@ -226,10 +235,10 @@ impl BlockPool {
         if state.references > 1 {
             return;
         }
-        assert!(state.published, "only a found block is taken");
+        assert!(state.is_published(), "only a found block is taken");
         self.owned += 1;
         if state.rest_until == NOT_RESTING {
-            self.unlink(block);
+            self.cached.remove(block, state.owner);
         } else {
             state.rest_until = NOT_RESTING;
             self.resting_total -= 1;
@@ -237,16 +246,51 @@ impl BlockPool {
     }
 
     /// Lets later requests find an owned block whose computation finished and was finite (R34).
-    /// `tokens` fill it and come after `parent`. Returns the place after it.
-    pub fn publish(&mut self, parent: ChainId, tokens: &[TokenId], block: BlockId) -> ChainId {
+    /// `tokens` fill it and come after `parent`; in the cache it counts as `owner`'s. Returns the
+    /// place after it.
+    pub fn publish(
+        &mut self,
+        owner: u32,
+        parent: ChainId,
+        tokens: &[TokenId],
+        block: BlockId,
+    ) -> ChainId {
         let state = &mut self.blocks[block.index()];
         assert!(state.references > 0, "only owned blocks are published");
         if !self.caching {
             return parent;
         }
         let (place, found) = self.index.publish(parent, tokens, block);
-        state.published |= found;
+        if found {
+            state.owner = owner;
+        }
         place
+    }
+
+    /// Notes that an owned block which is not published may hold a NaN.
+    pub fn quarantine(&mut self, block: BlockId) {
+        let state = &mut self.blocks[block.index()];
+        if !state.is_published() {
+            state.owner = SICK;
+        }
+    }
+
+    /// Sets what an owner's cached blocks are weighed by, and how many it may have.
+    pub fn set_cache_share(&mut self, owner: u32, weight: u32, cached_max: u32) {
+        self.cached.set_share(owner, weight, cached_max);
+    }
+
+    /// Cached blocks of an owner.
+    pub fn cached_of(&self, owner: u32) -> u32 {
+        self.cached.of_owner(owner)
+    }
+
+    /// Evicts all cached blocks of an owner.
+    pub fn evict_all_of(&mut self, owner: u32) {
+        while let Some(block) = self.cached.oldest_of(owner) {
+            self.uncache(block, owner);
+            self.free.push(block);
+        }
     }
 
     /// Whether blocks are published at all.
@@ -264,7 +308,7 @@ impl BlockPool {
         for block in references {
             counted[block.index()] += 1;
         }
-        let blocks = &self.blocks[..counted.len()];
+        let blocks = &self.blocks;
         let held = blocks.iter().map(|block| block.references);
         assert!(held.eq(counted.iter().copied()), "references equal those that sequences hold");
         let owned = counted.iter().filter(|&&n| n > 0).count() as u32;
@@ -272,18 +316,22 @@ impl BlockPool {
         let resting = blocks.iter().filter(|block| block.rest_until != NOT_RESTING).count() as u32;
         assert_eq!(resting, self.resting_total, "resting blocks are counted");
         let mut seen = vec![false; counted.len()];
-        for block in self.free.iter().copied().chain(self.cached_blocks()) {
+        let free = || self.free.iter().chain(&self.quarantined).copied();
+        for block in free().chain(self.cached.iter().map(|(block, _)| block)) {
             assert!(!seen[block.index()], "{block} is available once");
             seen[block.index()] = true;
             assert_eq!(counted[block.index()], 0, "an available block has no owner");
             assert_eq!(blocks[block.index()].rest_until, NOT_RESTING, "nor does it rest");
         }
-        assert_eq!(self.cached_blocks().count() as u32, self.cached, "cached blocks are counted");
-        assert!(self.cached_blocks().all(|b| self.index.holds(b)), "cached blocks are found");
-        assert!(!self.free.iter().any(|&b| self.index.holds(b)), "free blocks are not found");
+        self.cached.check();
+        for (block, owner) in self.cached.iter() {
+            assert!(self.index.holds(block), "cached blocks are found");
+            assert_eq!(blocks[block.index()].owner, owner, "a cached block knows its owner");
+        }
+        assert!(!free().any(|block| self.index.holds(block)), "free blocks are not found");
         for (number, block) in blocks.iter().enumerate() {
             let held = self.index.holds(BlockId(number as u32));
-            assert_eq!(block.published, held, "a block knows whether it is found");
+            assert_eq!(block.is_published(), held, "a block knows whether it is found");
         }
         assert_eq!(
             owned + resting + self.available(),
@@ -295,52 +343,37 @@ impl BlockPool {
 
     /// Puts a block that nobody reads any more where it belongs.
     fn settle(&mut self, block: BlockId) {
-        if !self.blocks[block.index()].published {
-            self.free.push(block);
-            return;
+        match self.blocks[block.index()].owner {
+            UNPUBLISHED => self.free.push(block),
+            SICK => self.quarantined.push(block),
+            owner => {
+                self.cached.add(block, owner);
+                if let Some(excess) = self.cached.excess_of(owner) {
+                    self.uncache(excess, owner);
+                    self.free.push(excess);
+                }
+            }
         }
-        let end = self.total();
-        let last = self.blocks[end as usize].previous;
-        self.blocks[last as usize].next = block.0;
-        let state = &mut self.blocks[block.index()];
-        state.previous = last;
-        state.next = end;
-        self.blocks[end as usize].previous = block.0;
-        self.cached += 1;
     }
 
-    /// Takes the block that was used longest ago out of the cache.
+    /// Takes the block out of the cache whose turn it is.
     fn evict(&mut self) -> Option<BlockId> {
-        let end = self.total();
-        let first = self.blocks[end as usize].next;
-        (first != end).then(|| {
-            let block = BlockId(first);
-            self.unlink(block);
-            self.blocks[block.index()].published = false;
-            self.index.remove(block);
-            block
-        })
+        let (block, owner) = self.cached.next()?;
+        self.uncache(block, owner);
+        Some(block)
     }
 
-    /// Takes a block out of the list of cached ones.
-    fn unlink(&mut self, block: BlockId) {
-        let Block { previous, next, .. } = self.blocks[block.index()];
-        self.blocks[previous as usize].next = next;
-        self.blocks[next as usize].previous = previous;
-        self.cached -= 1;
+    fn uncache(&mut self, block: BlockId, owner: u32) {
+        self.cached.remove(block, owner);
+        self.blocks[block.index()].owner = UNPUBLISHED;
+        self.index.remove(block);
     }
+}
 
-    /// The cached blocks, that of the longest disuse first.
-    fn cached_blocks(&self) -> impl Iterator<Item = BlockId> {
-        let end = self.total();
-        let mut at = self.blocks[end as usize].next;
-        std::iter::from_fn(move || {
-            let block = at;
-            (block != end).then(|| {
-                at = self.blocks[block as usize].next;
-                BlockId(block)
-            })
-        })
+impl Block {
+    /// Whether the prefix index holds it.
+    fn is_published(&self) -> bool {
+        self.owner < SICK
     }
 }
 
@@ -375,7 +408,7 @@ mod tests {
         let root = pool.root(TenantId(1), "");
         for name in 0..3 {
             let block = pool.allocate().unwrap();
-            pool.publish(root, &tokens(name), block);
+            pool.publish(0, root, &tokens(name), block);
             pool.release(block, 0);
         }
         let find = |pool: &BlockPool, name| {
@@ -397,7 +430,7 @@ mod tests {
         let mut pool = pool(2);
         let root = pool.root(TenantId(1), "");
         let block = pool.allocate().unwrap();
-        pool.publish(root, &tokens(1), block);
+        pool.publish(0, root, &tokens(1), block);
         pool.release(block, 5);
         let mut found = Vec::new();
         pool.find(root, tokens(1).into_iter(), 1, &mut found);
@@ -413,8 +446,8 @@ mod tests {
         let mut pool = pool(4);
         let root = pool.root(TenantId(1), "");
         let (a, b) = (pool.allocate().unwrap(), pool.allocate().unwrap());
-        let place = pool.publish(root, &tokens(1), a);
-        pool.publish(place, &tokens(1), b);
+        let place = pool.publish(0, root, &tokens(1), a);
+        pool.publish(0, place, &tokens(1), b);
         let mut found = Vec::new();
         let twice = tokens(1).into_iter().chain(tokens(1));
         pool.find(root, twice, 9, &mut found);
@@ -431,7 +464,7 @@ mod tests {
         let mut pool = pool(2);
         let root = pool.root(TenantId(1), "");
         let (a, b) = (pool.allocate().unwrap(), pool.allocate().unwrap());
-        assert_eq!(pool.publish(root, &tokens(1), a), pool.publish(root, &tokens(1), b));
+        assert_eq!(pool.publish(0, root, &tokens(1), a), pool.publish(0, root, &tokens(1), b));
         pool.release(b, 0);
         assert_eq!((pool.cached(), pool.available()), (0, 1));
         pool.release(a, 0);

@@ -77,8 +77,7 @@ impl Scheduler {
         // Minus infinity is a score that a masked token may have; a NaN is a fault.
         let count = part.scores as usize;
         if scores.len() != count || scores.iter().any(|score| score.logprob.logprob.is_nan()) {
-            self.report.rows_not_finite += 1;
-            self.fail(index, NOT_FINITE);
+            self.fail_not_finite(index);
             return false;
         }
         let request = &mut self.requests[index];
@@ -146,9 +145,8 @@ impl Scheduler {
         seq.sampling = seq.sampling.saturating_sub(1);
         let &SampledToken { token, finite, .. } = self.outbox.kept(at);
         if !finite || token.0 >= self.limits.vocab_size {
-            self.report.rows_not_finite += 1;
             let request = seq.request;
-            self.fail(request, NOT_FINITE);
+            self.fail_not_finite(request);
             return;
         }
         seq.push(token);
@@ -166,6 +164,26 @@ impl Scheduler {
         } else if generated >= seq.tokens_max {
             self.end_choice(next.seq.index, FinishReason::Length);
         }
+    }
+
+    /// Ends a request that has a row which is not finite. Its blocks are not published, beyond
+    /// those that were found finite before, and used again after all others only (R35).
+    fn fail_not_finite(&mut self, index: u32) {
+        self.report.rows_not_finite += 1;
+        let request = &self.requests[index];
+        self.sick.push(self.queue.tenants[request.flow.tenant()].id);
+        let lead = request.lead;
+        for choice in 0..request.choices.len() {
+            let seq = self.requests[index].choices[choice];
+            for seq in seq.into_iter().chain(lead.filter(|_| choice == 0)) {
+                self.publish(seq);
+                let seq = &self.seqs[seq];
+                for block in &seq.blocks.as_slice()[seq.published as usize..] {
+                    self.pool.quarantine(*block);
+                }
+            }
+        }
+        self.fail(index, NOT_FINITE);
     }
 
     /// Publishes what completed steps left to be published.
@@ -196,7 +214,8 @@ impl Scheduler {
                 *token = token_at(prompt, seq, start + offset as u32);
             }
             let block = seq.blocks.as_slice()[seq.published as usize];
-            seq.published_end = self.pool.publish(seq.published_end, tokens, block);
+            let owner = seq.flow.tenant();
+            seq.published_end = self.pool.publish(owner, seq.published_end, tokens, block);
             seq.published += 1;
         }
     }

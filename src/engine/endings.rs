@@ -120,7 +120,9 @@ impl Scheduler {
         self.by_id.remove(&request.id);
         self.blocks_reserved -= request.blocks_reserved;
         self.backlog_tokens -= u64::from(request.backlog_tokens);
-        if request.waiting {
+        if !request.waiting {
+            self.objectives.remove(request.tpot);
+        } else {
             let requests = &self.requests;
             self.queue.forget(request.flow, |key| waits(requests, key));
         }

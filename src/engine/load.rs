@@ -20,6 +20,8 @@ pub struct Load {
     pub blocks_used: u32,
     /// KV blocks that only the prefix cache holds.
     pub blocks_cached: u32,
+    /// Free KV blocks in which a computation left a NaN; used again after all others only.
+    pub blocks_quarantined: u32,
     /// All KV blocks.
     pub blocks_total: u32,
     /// Tokens of a KV block.
@@ -59,6 +61,8 @@ pub struct Load {
     pub prefill_tokens_per_s: f64,
     /// Moving average of requests that ended each second while busy.
     pub requests_per_s: f64,
+    /// Too many rows were not finite lately: the server is not ready until then (R35).
+    pub unsound_until: Option<Time>,
     /// Whether the engine's thread turns.
     pub alive: bool,
     /// Restarts of the engine's thread since start.

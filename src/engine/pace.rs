@@ -95,6 +95,7 @@ impl Scheduler {
         load.tenants = self.queue.tenants.len() as u32;
         load.blocks_used = self.pool.owned() + self.pool.resting();
         load.blocks_cached = self.pool.cached();
+        load.blocks_quarantined = self.pool.quarantined();
         load.blocks_total = self.pool.total();
         load.block_size_tokens = self.limits.block_size_tokens;
         load.blocks_available = self.pool.available() - self.blocks_reserved;
@@ -103,6 +104,7 @@ impl Scheduler {
         let unscheduled = self.prefilling.iter().map(|seq| self.seqs[*seq].unscheduled());
         load.prefilling_tokens = unscheduled.map(u64::from).sum();
         load.step_rows_max = self.rows_max;
+        load.step_budget = self.objectives.tightest();
     }
 }
 

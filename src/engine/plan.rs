@@ -28,14 +28,15 @@ impl Scheduler {
         let decodes = self.decoding.len();
         let decode_rows_max = policy::decode_rows_max(self.rows_max, prefill_waits, without);
         let looked_at = self.plan_decodes(step, 0..decodes, decode_rows_max);
+        step.prefill_rows_max = self.prefill_rows_max(step);
         self.plan_prefills(step);
         self.admit(step, now);
         // Rows that were kept for prefill and not used. New sequences stand behind these.
         let looked_at = self.plan_decodes(step, looked_at..decodes, self.rows_max);
         self.decode_start =
             if decodes == 0 { 0 } else { (self.decode_start + looked_at) % decodes };
-        let full = step.rows() >= self.rows_max;
-        let starved = prefill_waits && full && step.prefill_rows == 0;
+        let short = step.prefill_rows < policy::prefill_rows_min(self.rows_max);
+        let starved = prefill_waits && short && step.prefill_room(self.rows_max) == 0;
         self.steps_without_prefill = if starved { without + 1 } else { 0 };
     }
 
@@ -100,7 +101,7 @@ impl Scheduler {
 
     fn plan_prefills(&mut self, step: &mut Step) {
         let mut at = 0;
-        while at < self.prefilling.len() && step.rows() < self.rows_max {
+        while at < self.prefilling.len() && step.prefill_room(self.rows_max) > 0 {
             let index = self.prefilling[at];
             self.plan_chunk(step, index);
             // A sequence whose last chunk this was has left the list.
@@ -113,7 +114,7 @@ impl Scheduler {
     pub(super) fn plan_chunk(&mut self, step: &mut Step, index: u32) {
         let block_size = self.limits.block_size_tokens;
         let seq = &self.seqs[index];
-        let wanted = seq.unscheduled().min(self.rows_max - step.rows());
+        let wanted = seq.unscheduled().min(step.prefill_room(self.rows_max));
         if wanted == 0 {
             return;
         }

@@ -9,7 +9,7 @@ pub(super) const BATCH_SHARE: f64 = 0.05;
 pub(super) const BATCH_DUE_MAX_S: f64 = 1.0;
 /// Preemptions after which a request is never a victim again (R40).
 pub(super) const PREEMPTIONS_MAX: u32 = 2;
-/// Steps in a row that may leave no room for prefill, before a part of one is kept for it.
+/// Steps in a row that may leave little room for prefill, before a part of one is kept for it.
 const STEPS_WITHOUT_PREFILL_MAX: u32 = 3;
 /// Rows kept for prefill then, if the step has four times as many.
 const PREFILL_ROWS_MIN: u32 = 128;
@@ -32,7 +32,8 @@ pub(super) struct Candidate {
 }
 
 /// The request that loses its blocks: of the lowest class, then of the tenant that holds most for
-/// its weight, then of the lowest priority, then the newest. Never the oldest of all and never one that was preempted twice (R40).
+/// its weight, then of the lowest priority, then the newest. Never the oldest of all and never one
+/// that was preempted twice (R40).
 pub(super) fn victim(candidates: &[Candidate]) -> Option<Candidate> {
     let oldest = candidates.iter().map(|c| c.order).min()?;
     candidates
@@ -53,11 +54,21 @@ pub(super) fn queue_order(a: (i32, u64), b: (i32, u64)) -> Ordering {
 
 /// Rows of a step of `rows_max` rows that decodes may fill.
 pub(super) fn decode_rows_max(rows_max: u32, prefill_waits: bool, steps_without: u32) -> u32 {
-    if prefill_waits && steps_without >= STEPS_WITHOUT_PREFILL_MAX {
-        rows_max - PREFILL_ROWS_MIN.min(rows_max / 4).max(1)
+    if prefill_waits && prefill_is_due(steps_without) {
+        rows_max - prefill_rows_min(rows_max)
     } else {
         rows_max
     }
+}
+
+/// Rows of prefill that at least one in four steps holds while prefill waits.
+pub(super) fn prefill_rows_min(rows_max: u32) -> u32 {
+    PREFILL_ROWS_MIN.min(rows_max / 4).max(1)
+}
+
+/// Whether the next step has to hold them.
+pub(super) fn prefill_is_due(steps_without: u32) -> bool {
+    steps_without >= STEPS_WITHOUT_PREFILL_MAX
 }
 
 /// Blocks that a new request must leave free while others run, so that their next tokens do not

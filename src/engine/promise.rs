@@ -43,6 +43,13 @@ impl Promises {
         }
     }
 
+    /// Lets the most urgent request be urgent only from `until` on, or when its promise is broken.
+    pub fn put_off(&mut self, until: Time) {
+        if let Some(Reverse((start_by, index, id))) = self.urgent.pop() {
+            self.quiet.push(Reverse((until.min(start_by), start_by, index, id)));
+        }
+    }
+
     /// Takes a request out whose promise was broken before `now`.
     pub fn take_broken(&mut self, requests: &Slab<Request>, now: Time) -> Option<RequestKey> {
         self.wake(now);

@@ -8,6 +8,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use super::blocks::BlockPool;
 use super::policy;
 use super::request::RequestKey;
 use super::submission::Share;
@@ -127,15 +128,15 @@ impl FairQueue {
         self.len
     }
 
-    /// The flow of a tenant's next request. `gone` is told the places of tenants that are
-    /// forgotten to make room.
-    pub fn flow(&mut self, id: TenantId, share: Share, gone: impl FnMut(u32)) -> Flow {
-        let tenant = match self.tenants.find(id) {
-            Some(tenant) => tenant,
-            None => self.add_tenant(id, gone),
-        };
-        if self.tenants[tenant].share != share {
+    /// The flow of a tenant's next request. Cached blocks of tenants that are forgotten to make
+    /// room are evicted.
+    pub fn flow(&mut self, id: TenantId, share: Share, pool: &mut BlockPool) -> Flow {
+        let known = self.tenants.find(id);
+        let tenant = known.unwrap_or_else(|| self.add_tenant(id, pool));
+        if known.is_none() || self.tenants[tenant].share != share {
             self.tenants[tenant].share = share;
+            let cached_max = (f64::from(pool.total()) * share.kv_share) as u32;
+            pool.set_cache_share(tenant, share.weight, cached_max);
         }
         let per_weight = 1.0 / f64::from(share.weight.max(1));
         for class in 0..CLASSES {
@@ -145,9 +146,9 @@ impl FairQueue {
     }
 
     /// The flow here that is `flow` in another queue, with what it was charged there.
-    pub fn flow_like(&mut self, other: &FairQueue, flow: Flow) -> Flow {
+    pub fn flow_like(&mut self, other: &FairQueue, flow: Flow, pool: &mut BlockPool) -> Flow {
         let tenant = &other.tenants[flow.tenant()];
-        let own = self.flow(tenant.id, tenant.share, |_| {});
+        let own = self.flow(tenant.id, tenant.share, pool);
         let own = Flow::of(own.tenant(), flow.class());
         self.accounts[own.0 as usize].served = other.accounts[flow.0 as usize].served;
         own
@@ -352,15 +353,17 @@ impl FairQueue {
         }
     }
 
-    fn add_tenant(&mut self, id: TenantId, mut gone: impl FnMut(u32)) -> u32 {
+    fn add_tenant(&mut self, id: TenantId, pool: &mut BlockPool) -> u32 {
         let Self { tenants, accounts, classes, .. } = self;
         // Who was served less than those that wait would be lifted to them anyway.
         let owes = |tenant: u32| {
-            (0..CLASSES).any(|class| {
-                accounts[Flow::of(tenant, class).0 as usize].served > classes[class].now
-            })
+            let mut served = (0..CLASSES)
+                .map(|class| (class, accounts[Flow::of(tenant, class).0 as usize].served));
+            served.any(|(class, served)| served > classes[class].now)
         };
-        tenants.sweep(owes, &mut gone);
+        for gone in tenants.sweep(|tenant| owes(tenant) || pool.cached_of(tenant) > 0) {
+            pool.evict_all_of(gone);
+        }
         let tenant = tenants.add(id);
         let flows = ((tenant + 1) * FLOWS_PER_TENANT) as usize;
         if self.flows.len() < flows {

@@ -1,6 +1,7 @@
 //! A request inside the engine: what was asked, and which of its choices still go on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outbox::ReplyKey;
 use super::prefix::ChainId;
@@ -36,6 +37,7 @@ pub(super) struct Request {
     pub arrival: u64,
     pub deadline: Option<Time>,
     pub promise: Option<Promise>,
+    pub tpot: Option<Duration>,
     pub reply: ReplyKey,
     /// The sequence of each choice; `None` once the choice has ended.
     pub choices: Vec<Option<u32>>,

@@ -45,7 +45,7 @@ impl Scheduler {
                 self.outbox.send(request.reply, Event::Failed { message });
                 continue;
             }
-            request.flow = self.queue.flow_like(&broken.queue, request.flow);
+            request.flow = self.queue.flow_like(&broken.queue, request.flow, &mut self.pool);
             request.lead = None;
             let longest = generated.iter().flatten().map(Vec::len).max();
             // What it is charged for was computed once already.

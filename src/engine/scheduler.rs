@@ -8,6 +8,7 @@ use super::block_list::BlockList;
 use super::blocks::BlockPool;
 use super::charges::Charges;
 use super::cost::CostModel;
+use super::objective::Objectives;
 use super::outbox::Outbox;
 use super::pace::Released;
 use super::promise::Promises;
@@ -22,7 +23,7 @@ use super::submission::Submission;
 use super::trial::Trial;
 use crate::clock::Time;
 use crate::device::DeviceLimits;
-use crate::ids::{BlockId, RequestId, SeqId, SlotId, TokenId};
+use crate::ids::{BlockId, RequestId, SeqId, SlotId, TenantId, TokenId};
 
 /// See the module. Holds no device and no clock: a step is planned, run by somebody, completed.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub(super) struct Scheduler {
     /// Deadlines of all requests, and of some that ended earlier.
     pub(super) deadlines: BinaryHeap<Reverse<(Time, u32, RequestId)>>,
     pub(super) promises: Promises,
+    pub(super) objectives: Objectives,
     /// The request that others may overtake for a while, because it does not fit (R39).
     pub(super) blocked: Option<Blocked>,
     /// Blocks promised to requests that may not be preempted again.
@@ -72,6 +74,8 @@ pub(super) struct Scheduler {
     /// What rows of the step that is being completed cost.
     pub(super) charges: Charges,
     pub(super) released: Released,
+    /// Tenants of requests that ended because a row was not finite, until the engine takes note.
+    pub(super) sick: Vec<TenantId>,
     next_seq: u64,
     next_arrival: u64,
     pub(super) report: TurnReport,
@@ -113,6 +117,7 @@ impl Scheduler {
             steps_without_prefill: 0,
             deadlines: BinaryHeap::new(),
             promises: Promises::default(),
+            objectives: Objectives::default(),
             blocked: None,
             blocks_reserved: 0,
             backlog_tokens: 0,
@@ -127,6 +132,7 @@ impl Scheduler {
             cost: CostModel::default(),
             charges: Charges::default(),
             released: Released::default(),
+            sick: Vec::new(),
             next_seq: 0,
             next_arrival: 0,
             report: TurnReport::default(),
@@ -149,7 +155,7 @@ impl Scheduler {
             return;
         }
         let root = self.pool.root(submission.tenant, &submission.cache_salt);
-        let flow = self.queue.flow(submission.tenant, submission.share, |_| {});
+        let flow = self.queue.flow(submission.tenant, submission.share, &mut self.pool);
         let prompt_tokens = submission.prompt.len() as u32;
         let choices = submission.params.len();
         self.next_arrival += 1;
@@ -166,6 +172,7 @@ impl Scheduler {
             arrival: self.next_arrival,
             deadline: submission.deadline,
             promise: submission.promise,
+            tpot: submission.tpot,
             reply: self.outbox.open(submission.reply),
             choices: vec![None; choices],
             unfinished: choices as u32,
@@ -266,6 +273,7 @@ impl Scheduler {
             self.remove_seq(lead);
         }
         self.settle_pledge(index);
+        self.objectives.remove(self.requests[index].tpot);
         for choice in 0..self.requests[index].choices.len() {
             let Some(seq_index) = self.requests[index].choices[choice] else { continue };
             self.release_seq(seq_index);

@@ -14,6 +14,8 @@ pub(super) struct Step {
     pub nexts: Vec<Next>,
     pub prefill_rows: u32,
     pub decode_rows: u32,
+    /// Prefill rows that it may hold, so that it does not take too long for its decodes.
+    pub prefill_rows_max: u32,
     /// What its duration depends on.
     pub shape: StepShape,
     /// Whether it runs the suspects of a failed step alone.
@@ -54,6 +56,7 @@ impl Step {
         self.nexts.clear();
         self.prefill_rows = 0;
         self.decode_rows = 0;
+        self.prefill_rows_max = u32::MAX;
         self.shape = StepShape::default();
         self.trial = false;
     }
@@ -70,6 +73,12 @@ impl Step {
             forks: false,
         });
         self.parts.iter().copied().chain(decodes)
+    }
+
+    /// Rows that prefill may still take, of a step of at most `rows_max`.
+    pub fn prefill_room(&self, rows_max: u32) -> u32 {
+        let left = self.prefill_rows_max.saturating_sub(self.prefill_rows);
+        left.min(rows_max - self.rows())
     }
 
     /// Rows in the plan.

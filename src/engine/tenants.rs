@@ -75,9 +75,10 @@ impl Tenants {
 
     /// Forgets idle tenants of which `keeps` finds nothing worth to be kept, when there are many;
     /// the places that are free now. Costs little for each tenant that was added since.
-    pub fn sweep(&mut self, keeps: impl Fn(u32) -> bool, mut gone: impl FnMut(u32)) {
+    pub fn sweep(&mut self, keeps: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut gone = Vec::new();
         if self.len() < self.sweep_at {
-            return;
+            return gone;
         }
         self.forget(|place| !keeps(place), &mut gone);
         if self.len() >= self.tenants_max {
@@ -89,9 +90,10 @@ impl Tenants {
         if self.len() >= self.sweep_at {
             self.sweep_at = most;
         }
+        gone
     }
 
-    fn forget(&mut self, may: impl Fn(u32) -> bool, gone: &mut impl FnMut(u32)) {
+    fn forget(&mut self, may: impl Fn(u32) -> bool, gone: &mut Vec<u32>) {
         for (place, tenant) in self.table.iter_mut().enumerate() {
             let place = place as u32;
             let idle = !tenant.vacant && tenant.requests == 0 && tenant.blocks == 0;
@@ -99,7 +101,7 @@ impl Tenants {
                 tenant.vacant = true;
                 self.by_id.remove(&tenant.id);
                 self.free.push(place);
-                gone(place);
+                gone.push(place);
             }
         }
     }

@@ -12,6 +12,7 @@ use super::reply::Event;
 use super::report::{StepFacts, TurnReport};
 use super::scheduler::Scheduler;
 use super::settings::EngineConfig;
+use super::soundness::Soundness;
 use super::step::Step;
 use crate::clock::{Clock, Time};
 use crate::device::{Device, DeviceError, StepOutput};
@@ -35,6 +36,7 @@ pub struct Engine {
     step_began: Time,
     load: Load,
     pace: Pace,
+    soundness: Soundness,
 }
 
 impl Engine {
@@ -58,6 +60,7 @@ impl Engine {
             step_began: Time::default(),
             load: Load { alive: true, ..Load::default() },
             pace: Pace::new(),
+            soundness: Soundness::default(),
         };
         engine.publish_load(false);
         (engine, handle)
@@ -338,6 +341,11 @@ impl Engine {
         scheduler.report.prompt_tokens += u64::from(facts.prefill_rows);
         pace.average(&facts, &scheduler.report, scheduler.released, load);
         scheduler.cost = load.cost;
+        for tenant in scheduler.sick.drain(..) {
+            self.soundness.note(self.step_began, tenant);
+            let known = scheduler.queue.tenants.len() as u32;
+            load.unsound_until = self.soundness.unsound_until(known);
+        }
     }
 
     fn publish_load(&mut self, computes: bool) {

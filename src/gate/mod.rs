@@ -196,6 +196,10 @@ impl Gate {
         if self.stalled(load, now) {
             return Err(Refusal::NotReady { reason: "no step has completed", retry_after_ms });
         }
+        if load.unsound_until.is_some_and(|until| now < until) {
+            let reason = "the device computes values that are not numbers";
+            return Err(Refusal::NotReady { reason, retry_after_ms });
+        }
         Ok(())
     }
 

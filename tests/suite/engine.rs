@@ -4,6 +4,8 @@ mod beside;
 mod cancel;
 mod fairness;
 mod faults;
+mod interference;
+mod prediction;
 mod promises;
 mod property;
 mod scenarios;

@@ -1,8 +1,13 @@
 //! Devices that fail: one row, one step, for good.
 
+use std::time::Duration;
+
 use weir::device::sim::SimFaults;
 
 use super::world::{Ask, NAN, POISON, World, config, limits, prompt, sim};
+
+/// Much less than the minute in which faults are counted.
+const SOON: Duration = Duration::from_secs(50);
 
 #[test]
 fn the_one_request_that_makes_steps_fail_is_found_and_fails_alone() {
@@ -124,4 +129,27 @@ fn a_nan_among_prompt_scores_ends_the_request() {
     let caller = world.ask(Ask { score_prompt: Some(1), ..Ask::new(tokens, 0) });
     world.run();
     assert!(world.got(caller).failed.is_some());
+}
+
+#[test]
+fn blocks_with_a_nan_are_used_after_all_others_and_many_make_the_server_unready() {
+    let mut world = World::new(config(), sim(limits(64, 4, 1)));
+    let mut tokens = prompt(1, 12);
+    tokens[6] = NAN;
+    for i in 0..4 {
+        assert_eq!(world.last.load.unsound_until, None, "after {i}");
+        world.ask(Ask { tenant: i % 2, ..Ask::new(tokens.clone(), 10) });
+        world.run();
+    }
+    assert!(world.last.load.unsound_until.is_some_and(|until| until > world.later(SOON)));
+    let quarantined = world.last.load.blocks_quarantined;
+    assert!(quarantined >= 2, "the blocks from the NaN on, {quarantined}");
+    assert_eq!(world.last.load.blocks_available, 64, "they are there when nothing else is");
+    let large = world.ask(Ask::new(prompt(3, 200), 40));
+    world.run();
+    world.assert_as_alone(large);
+    assert!(world.last.load.blocks_quarantined <= quarantined);
+    let all = world.ask(Ask::new(prompt(4, 150), 100));
+    world.run();
+    world.assert_as_alone(all);
 }

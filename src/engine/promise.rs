@@ -46,7 +46,8 @@ impl Promises {
     /// Lets the most urgent request be urgent only from `until` on, or when its promise is broken.
     pub fn put_off(&mut self, until: Time) {
         if let Some(Reverse((start_by, index, id))) = self.urgent.pop() {
-            self.quiet.push(Reverse((until.min(start_by), start_by, index, id)));
+            let broken = Time(start_by.0.saturating_add(1));
+            self.quiet.push(Reverse((until.min(broken), start_by, index, id)));
         }
     }
 

@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 pub mod chat_request;
+pub mod ledger;
 pub mod model_files;
 #[allow(dead_code)]
 #[path = "../../tests/suite/http/rig.rs"]

@@ -272,7 +272,7 @@ impl Budgets {
                 self.accounts.push(Account::new(Arc::clone(name)));
             }
             Entry::Hold { hold, account, unix_s, tokens, prompt_tokens, cached_token_permille } => {
-                if hold.0 < self.next_hold {
+                if hold.0 < self.next_hold || hold.0 == u64::MAX {
                     return Err(wrong("ids of holds only rise"));
                 }
                 if tokens > COUNTED_TOKENS_MAX {
@@ -280,8 +280,10 @@ impl Budgets {
                 }
                 let at = self.accounts.get_mut(account as usize);
                 let at = at.ok_or_else(|| wrong("its tenant is not known"))?;
+                if !at.hold(unix_s, tokens) {
+                    return Err(wrong("no budget has that many tokens"));
+                }
                 self.totals.held += u128::from(tokens);
-                at.hold(unix_s, tokens);
                 let hold_state = Hold {
                     account,
                     unix_s,

@@ -4,6 +4,8 @@
 mod chat_request;
 #[path = "fuzz/flips.rs"]
 mod flips;
+#[path = "../../fuzz/src/ledger.rs"]
+mod ledger;
 #[path = "../../fuzz/src/model_files.rs"]
 mod model_files;
 #[path = "fuzz/mutator.rs"]
@@ -16,6 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use mutator::{Kind, Mutator};
+
+use weir::gate::ledger::replay;
 
 use crate::http::rig;
 use crate::weights::fixtures;
@@ -82,6 +86,15 @@ fn mutated_templates_end_in_errors() {
     };
     let files: Vec<_> = inputs("text/templates", ".jinja").into_iter().map(join).collect();
     run("template", &files, 4_000, Kind::Bytes, template::template);
+}
+
+#[test]
+fn mutated_ledgers_end_in_errors() {
+    let logs: Vec<Vec<u8>> = (0..8).map(crate::ledger::some_log).collect();
+    for log in &logs {
+        assert_eq!(replay(log).unwrap().torn_bytes, 0, "it is whole");
+    }
+    run("ledger", &logs, 60_000, Kind::Bytes, ledger::ledger);
 }
 
 /// Good chat requests that between them use every kind of field.

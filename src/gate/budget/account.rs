@@ -76,11 +76,21 @@ impl Account {
         Self { name, latest_hour: 0, windows: Default::default(), days: BTreeMap::new() }
     }
 
-    pub(super) fn hold(&mut self, unix_s: u64, tokens: u64) {
+    /// Holds tokens in all windows of `unix_s`; false, and nothing is changed, when a sum would
+    /// overflow, which only a log can bring about that no server has written.
+    pub(super) fn hold(&mut self, unix_s: u64, tokens: u64) -> bool {
+        let fits = |window: Window| {
+            let held = self.instance(window, window.start(unix_s)).map_or(0, |i| i.held);
+            held.checked_add(tokens).is_some()
+        };
+        if !Window::ALL.into_iter().all(fits) {
+            return false;
+        }
         self.latest_hour = self.latest_hour.max(Window::Hour.start(unix_s));
         for (kind, window) in Window::ALL.into_iter().enumerate() {
             self.instance_mut(kind, window.start(unix_s)).held += tokens;
         }
+        true
     }
 
     pub(super) fn settle(&mut self, unix_s: u64, tokens: u64, used: &DayUse) {

@@ -122,6 +122,9 @@ pub fn replay(log: &[u8]) -> Result<Replayed, LedgerError> {
                 if at > 0 && head.first != replayed.next_sequence {
                     return damaged(replayed.next_sequence, "entries are missing or doubled");
                 }
+                if head.first.checked_add(u64::from(head.entries)).is_none() {
+                    return damaged(head.first, "no ledger has that many entries");
+                }
                 replayed.next_sequence = head.first;
                 for entry in body {
                     let Some(entry) = entry else {

@@ -7,6 +7,7 @@ mod sim;
 use std::time::{Duration, Instant};
 
 use sim::overload::{Overload, Policy};
+use sim::swarm;
 use sim::world::World;
 
 fn main() {
@@ -15,9 +16,42 @@ fn main() {
         let prefix = format!("{name}=");
         args.iter().find_map(|arg| arg.strip_prefix(&prefix)?.parse::<f64>().ok())
     };
-    if args.iter().any(|arg| arg == "overload") {
+    if args.iter().any(|arg| arg == "swarm") {
+        swarm(&value);
+    } else if args.iter().any(|arg| arg == "overload") {
         overload(&value, args.iter().any(|arg| arg == "fifo"), args.iter().any(|a| a == "hog"));
     }
+}
+
+/// Seeds until so many steps were made, with invariants checked after each turn.
+fn swarm(value: &dyn Fn(&str) -> Option<f64>) {
+    let steps = value("steps").unwrap_or(2e6) as u64;
+    let first = value("first").unwrap_or(0.0) as u64;
+    let last = value("seeds").map_or(u64::MAX, |seeds| first + seeds as u64);
+    let (mut total, mut seed) = (swarm::Outcome::default(), first);
+    let began = Instant::now();
+    let mut told = Instant::now();
+    while total.steps < steps && seed < last {
+        let one = swarm::run(seed);
+        if seed.is_multiple_of(20) {
+            assert_eq!(swarm::run(seed), one, "SEED={seed}: the same seed, another run");
+        }
+        total.steps += one.steps;
+        total.requests += one.requests;
+        total.attempts += one.attempts;
+        total.hash ^= one.hash;
+        seed += 1;
+        if told.elapsed() > Duration::from_secs(30) {
+            told = Instant::now();
+            println!("{seed} seeds, {total:?}, {:.0} s", began.elapsed().as_secs_f64());
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let rate = total.steps as f64 / seconds;
+    println!(
+        "seeds {first} to {}: {total:?}, 0 violations, {seconds:.1} s, {rate:.0} steps/s",
+        seed - 1
+    );
 }
 
 /// A table of loads: what is served in time, refused, late, and how long prompts fare.

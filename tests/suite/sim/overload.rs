@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use weir::config::{QueueLimits, TenantSettings};
+use weir::config::{LedgerLimits, QueueLimits, TenantSettings};
 use weir::engine::EngineConfig;
 
-use super::traffic::{Crowd, Lengths, Phase, Traffic};
-use super::world::{Client, Setup, device};
+use super::setup::{Client, Mishaps, Setup, device};
+use super::traffic::{Crowd, Habits, Lengths, Phase, Traffic};
 
 /// Who decides what enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +86,13 @@ impl Overload {
             traffic: Traffic {
                 crowds,
                 lengths: Lengths::default(),
+                habits: Habits::default(),
                 phases: self.loads.iter().map(|&(load, lasts)| Phase { load, lasts }).collect(),
             },
             client: Client::default(),
+            mishaps: Mishaps { commit_every: Duration::from_millis(100), ..Mishaps::default() },
+            ledger: LedgerLimits::default(),
+            check_every: 0,
             fifo: self.policy == Policy::Fifo,
             ttft_objective: ttft,
             tpot_objective: tpot,

@@ -15,7 +15,6 @@ pub const SHORT: u32 = 500;
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
     pub ttft: Duration,
-    pub tpot: Duration,
     pub in_time: bool,
     /// Both objectives were met.
     pub good: bool,
@@ -58,6 +57,11 @@ impl Tally {
     fn each(&mut self, wish: &Wish, note: impl Fn(&mut Counts)) {
         note(&mut self.phases[wish.phase]);
         note(&mut self.tenants[wish.tenant as usize]);
+    }
+
+    /// Requests so far.
+    pub fn offered_requests(&self) -> u64 {
+        self.phases.iter().map(|phase| phase.offered).sum()
     }
 
     pub fn offered(&mut self, wish: &Wish) {

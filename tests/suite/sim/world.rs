@@ -1,53 +1,29 @@
-//! The real gate and the real engine on a simulated device, with clients that behave as the stock
-//! SDKs do, in one thread on one clock that moves by itself.
+//! The real gate, ledger and engine on a simulated device and disk, with clients that behave as
+//! the stock SDKs do, in one thread on one clock that moves by itself.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use weir::clock::{Clock, ManualClock, Moment, Time};
-use weir::config::{QueueLimits, Tenancy, TenantSettings};
-use weir::device::sim::{Pace, SimConfig, SimDevice};
-use weir::device::{DeviceLimits, SamplingParams};
-use weir::engine::{
-    Engine, EngineConfig, EngineHandle, Event, FinishReason, ReplyStream, Share, Stops, Submission,
-    reply_channel,
-};
-use weir::gate::{Demand, Gate, Permit, Refusal, Rosters, Tenant, Terms};
-use weir::ids::{RequestId, TenantId, TokenId};
+use weir::config::{Tenancy, TenantSettings};
+use weir::device::sim::{Pace, SimDevice};
+use weir::engine::{Engine, EngineHandle};
+use weir::gate::ledger::{DiskFaults, Ledger, SimDisk};
+use weir::gate::{Gate, Rosters, Tenant};
+use weir::ids::TenantId;
 
+use super::books::Books;
 use super::chance::Chance;
-use super::tally::{Ending, Tally};
-use super::traffic::{Traffic, Wish};
+use super::client::{Attempt, Job};
+use super::setup::Setup;
+use super::tally::Tally;
+use super::traffic::Wish;
 
-pub const EOS: TokenId = TokenId(7);
-const UNIX_START_S: u64 = 1_800_000_000;
-
-/// What a run is made of.
-#[derive(Clone)]
-pub struct Setup {
-    pub seed: u64,
-    pub engine: EngineConfig,
-    pub sim: SimConfig,
-    pub queue: QueueLimits,
-    pub tenants: Vec<TenantSettings>,
-    pub traffic: Traffic,
-    pub client: Client,
-    /// All requests enter as one tenant without objectives: plain first come, first served.
-    pub fifo: bool,
-    /// What the tally holds answers against.
-    pub ttft_objective: Duration,
-    pub tpot_objective: Duration,
-}
-
-/// How clients behave; the stock SDKs' numbers.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
-    pub retries_max: u32,
-    /// A client that has no first token by then leaves, and tries again as after an error.
-    pub patience: Duration,
-}
+/// In the middle of a month, a day and an hour.
+const UNIX_START_S: u64 = 1_800_016_200;
 
 pub struct World {
     pub setup: Setup,
@@ -56,83 +32,55 @@ pub struct World {
     pub gate: Arc<Gate>,
     pub clock: Arc<ManualClock>,
     pub tally: Tally,
+    pub books: Books,
     pub steps: u64,
-    tenants: Vec<Arc<Tenant>>,
-    chance: Chance,
+    /// Of everything that clients saw, in order.
+    pub hash: u64,
+    pub(super) tenants: Vec<Arc<Tenant>>,
+    pub(super) chance: Chance,
+    pub(super) jobs: Vec<Option<Job>>,
+    pub(super) free_jobs: Vec<u32>,
+    /// Jobs with an attempt that was admitted.
+    pub(super) live: Vec<u32>,
+    pub(super) next_request: u64,
+    disk: SimDisk,
     events: BinaryHeap<Reverse<(Time, u64, What)>>,
     next_event: u64,
-    next_request: u64,
-    jobs: Vec<Option<Job>>,
-    free_jobs: Vec<u32>,
-    live: Vec<u32>,
     arrived_s: f64,
     upcoming: Option<Wish>,
+    turns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+pub(super) enum What {
     Arrival,
-    Attempt { job: u32 },
-    Impatience { job: u32, request: RequestId },
-}
-
-struct Job {
-    wish: Wish,
-    attempts: u32,
-    attempt: Option<Attempt>,
-}
-
-struct Attempt {
-    request: RequestId,
-    permit: Permit,
-    stream: ReplyStream,
-    began: Time,
-    first: Option<Time>,
-    last: Time,
-    tokens: u32,
-}
-
-impl Default for Client {
-    fn default() -> Self {
-        Self { retries_max: 2, patience: Duration::from_secs(10) }
-    }
-}
-
-/// The device of the scheduling study.
-pub fn device() -> SimConfig {
-    let limits = DeviceLimits {
-        block_size_tokens: 16,
-        blocks_total: 25_000,
-        step_rows_max: 2048,
-        slots_total: 512,
-        context_tokens_max: 8192,
-        vocab_size: 1000,
-        steps_in_flight_max: 1,
-        computes_in_submit: false,
-    };
-    SimConfig { eos: Some((EOS, 1.0 / 200.0)), ..SimConfig::new(limits) }
+    Attempt { job: u32, serial: u64 },
+    Impatience { job: u32, request: u64 },
+    Leaving { job: u32, serial: u64 },
+    Commit,
+    Kill,
+    Reload,
 }
 
 impl World {
     pub fn new(setup: Setup) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let device = SimDevice::new(setup.sim.clone(), Pace::Virtual(Arc::clone(&clock)));
-        let (engine, handle) = Engine::new(setup.engine.clone(), Box::new(device));
-        let tenants = setup.tenants.iter().enumerate().map(|(id, settings)| {
-            let id = if setup.fifo { 0 } else { id as u32 };
-            let settings = if setup.fifo { TenantSettings::default() } else { settings.clone() };
-            Arc::new(Tenant { id: TenantId(id), settings })
-        });
-        let rosters = Rosters::new(&Tenancy::default(), &[], None);
+        let disk = SimDisk::new(setup.seed, DiskFaults::default());
+        let (engine, handle, gate) = start(&setup, &clock, &disk);
+        let tenants = setup.tenants.iter().enumerate();
+        let tenants = tenants.map(|(id, settings)| tenant(&setup, id as u32, settings.clone()));
         let mut world = Self {
             tenants: tenants.collect(),
-            gate: Arc::new(Gate::new(rosters, setup.queue)),
             chance: Chance::new(setup.seed),
             tally: Tally::new(setup.traffic.phases.len(), setup.tenants.len()),
+            books: Books::new(setup.tenants.len()),
             engine,
             handle,
+            gate,
             clock,
+            disk,
             steps: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
             events: BinaryHeap::new(),
             next_event: 0,
             next_request: 0,
@@ -141,30 +89,59 @@ impl World {
             live: Vec::new(),
             arrived_s: 0.0,
             upcoming: None,
+            turns: 0,
             setup,
         };
         world.plan_arrival();
+        world.at(Time(0), What::Commit);
+        world.plan_mishaps();
         world
     }
 
-    /// Runs until everybody has been answered.
+    /// Runs until everybody has been answered, then looks for leaks.
     pub fn run(&mut self) {
         loop {
             self.events_until_now();
+            let ended = self.is_over();
             if !self.engine.is_idle() || !self.live.is_empty() {
                 self.turn();
+            } else if ended {
+                break;
             } else if let Some(&Reverse((at, _, _))) = self.events.peek() {
                 self.clock.advance(at.since(self.clock.now()));
-            } else {
-                break;
             }
         }
+        self.assert_empty();
+    }
+
+    /// Nobody comes any more and nobody waits to try again.
+    fn is_over(&self) -> bool {
+        self.upcoming.is_none() && self.jobs.len() == self.free_jobs.len()
     }
 
     fn turn(&mut self) {
         let before = self.clock.now();
-        let report = self.engine.turn(self.clock.as_ref());
-        self.steps += u64::from(report.step.is_some());
+        let (engine, clock) = (&mut self.engine, self.clock.as_ref());
+        let turned = catch_unwind(AssertUnwindSafe(|| engine.turn(clock)));
+        match turned {
+            Ok(report) => {
+                self.steps += u64::from(report.step.is_some());
+                assert!(
+                    report.step.is_none() || report.load.alive,
+                    "an engine that steps is alive"
+                );
+            }
+            Err(payload) => {
+                let simulated = payload
+                    .downcast_ref::<String>()
+                    .is_some_and(|text| text.contains("simulated panic"))
+                    || payload.downcast_ref::<&str>().is_some_and(|t| t.contains("simulated"));
+                if !simulated {
+                    std::panic::resume_unwind(payload);
+                }
+                self.engine.recover("a simulated panic");
+            }
+        }
         let mut at = 0;
         while at < self.live.len() {
             let job = self.live[at];
@@ -174,23 +151,59 @@ impl World {
                 at += 1;
             }
         }
-        // A turn that only submitted lets the device work until something else happens.
+        self.turns += 1;
+        let every = self.setup.check_every;
+        if every > 0 && self.turns.is_multiple_of(every) {
+            self.check();
+        }
+        // A turn in which no step ended lets time pass until something else happens.
         if self.clock.now() == before && self.engine.steps_in_flight() == 0 {
             let next = self.events.peek().map(|Reverse((at, _, _))| *at);
             let next = next.unwrap_or(before.plus(Duration::from_millis(1)));
-            let pause = next.since(before).min(Duration::from_millis(1));
-            self.clock.advance(pause);
+            self.clock.advance(next.since(before).min(Duration::from_millis(1)));
         }
     }
 
-    fn moment(&self) -> Moment {
+    /// The invariants that hold after every turn (I1, I2, I5 to I7, R41).
+    fn check(&mut self) {
+        self.engine.check();
+        self.gate.ledger().check().expect("holds are counted");
+        let permits = self.live.len() as u32;
+        assert_eq!(self.gate.open_requests(), permits, "each open request has a permit");
+    }
+
+    /// Everything was given back (T2).
+    fn assert_empty(&mut self) {
+        self.engine.check();
+        let load = self.handle.load();
+        assert_eq!((load.running, load.waiting, load.blocks_used), (0, 0, 0), "{load:?}");
+        assert_eq!(load.waiting_prompt_tokens, 0, "{load:?}");
+        assert_eq!((self.gate.open_requests(), self.gate.waiting_requests()), (0, 0));
+        let ledger = self.gate.ledger();
+        assert!(ledger.holds().is_empty(), "no hold outlives its request");
+        ledger.check().expect("holds are counted");
+        self.commit();
+        self.books.close(self.gate.ledger(), &self.tenants, self.moment().unix_s);
+    }
+
+    pub(super) fn moment(&self) -> Moment {
         let at = self.clock.now();
         Moment { at, unix_s: UNIX_START_S + at.0 / 1_000_000_000 }
     }
 
-    fn at(&mut self, at: Time, what: What) {
+    pub(super) fn at(&mut self, at: Time, what: What) {
         self.next_event += 1;
         self.events.push(Reverse((at, self.next_event, what)));
+    }
+
+    pub(super) fn after(&mut self, wait: Duration, what: What) {
+        let at = self.clock.now().plus(wait);
+        self.at(at, what);
+    }
+
+    /// Takes something that a client saw into the hash (FNV-1a).
+    pub(super) fn note(&mut self, value: u64) {
+        self.hash = (self.hash ^ value).wrapping_mul(0x0100_0000_01b3);
     }
 
     fn plan_arrival(&mut self) {
@@ -198,6 +211,22 @@ impl World {
             self.arrived_s = at_s;
             self.upcoming = Some(wish);
             self.at(Time((at_s * 1e9) as u64), What::Arrival);
+        }
+    }
+
+    fn plan_mishaps(&mut self) {
+        let mishaps = self.setup.mishaps;
+        for (every, what) in
+            [(mishaps.kill_every, What::Kill), (mishaps.reload_every, What::Reload)]
+        {
+            self.plan_mishap(every, what);
+        }
+    }
+
+    fn plan_mishap(&mut self, every: Option<Duration>, what: What) {
+        if let Some(every) = every {
+            let wait = self.chance.exponential(every.as_secs_f64());
+            self.after(Duration::from_secs_f64(wait), what);
         }
     }
 
@@ -209,202 +238,94 @@ impl World {
             self.events.pop();
             match what {
                 What::Arrival => self.arrive(),
-                What::Attempt { job } => self.attempt(job),
+                What::Attempt { job, serial } => self.attempt(job, serial),
                 What::Impatience { job, request } => self.lose_patience(job, request),
+                What::Leaving { job, serial } => self.leave(job, serial),
+                What::Commit => {
+                    self.commit();
+                    if !self.is_over() {
+                        self.after(self.setup.mishaps.commit_every, What::Commit);
+                    }
+                }
+                // After the last arrival nothing bad happens any more: the liveness phase.
+                What::Kill if self.upcoming.is_some() => {
+                    self.kill();
+                    self.plan_mishap(self.setup.mishaps.kill_every, What::Kill);
+                }
+                What::Reload if self.upcoming.is_some() => {
+                    self.reload();
+                    self.plan_mishap(self.setup.mishaps.reload_every, What::Reload);
+                }
+                What::Kill | What::Reload => {}
             }
         }
     }
 
     fn arrive(&mut self) {
         let wish = self.upcoming.take().expect("an arrival was planned");
-        self.tally.offered(&wish);
-        let job = Job { wish, attempts: 0, attempt: None };
-        let index = match self.free_jobs.pop() {
-            Some(index) => {
-                self.jobs[index as usize] = Some(job);
-                index
-            }
-            None => {
-                self.jobs.push(Some(job));
-                self.jobs.len() as u32 - 1
-            }
-        };
         self.plan_arrival();
-        self.attempt(index);
+        self.tally.offered(&wish);
+        self.begin(wish);
     }
 
-    fn attempt(&mut self, index: u32) {
-        let now = self.moment();
-        let Some(job) = &mut self.jobs[index as usize] else { return };
-        job.attempts += 1;
-        let wish = job.wish;
-        self.tally.attempts += 1;
-        match self.enter(&wish, now) {
-            Ok(attempt) => {
-                self.tally.admitted(&wish);
-                let request = attempt.request;
-                if let Some(job) = &mut self.jobs[index as usize] {
-                    job.attempt = Some(attempt);
-                }
-                self.live.push(index);
-                let patience = now.at.plus(self.setup.client.patience);
-                self.at(patience, What::Impatience { job: index, request });
+    fn commit(&mut self) {
+        let unix_s = self.moment().unix_s;
+        self.gate.ledger().commit(unix_s).expect("the disk keeps what it is given");
+        self.books.committed();
+    }
+
+    /// The process dies: streams break, the disk keeps what was synced, another process starts.
+    fn kill(&mut self) {
+        for job in std::mem::take(&mut self.live) {
+            let attempt = self.jobs[job as usize].as_mut().and_then(|job| job.attempt.take());
+            let Some(Attempt { mut permits, .. }) = attempt else { continue };
+            let tenant = self.jobs[job as usize].as_ref().map_or(0, |job| job.wish.tenant);
+            for permit in permits.drain(..) {
+                self.books.broken(tenant, permit.used());
             }
-            Err(refusal) => {
-                self.tally.refused(&wish);
-                // The server varies what it says by a quarter.
-                let said = refusal.retry_after_ms().map(|ms| {
-                    let varied = ms as f64 * (0.75 + 0.5 * self.chance.unit());
-                    Duration::from_secs_f64(varied / 1e3)
-                });
-                self.retry(index, said);
+            self.retry(job, None);
+        }
+        self.disk.restart(DiskFaults::default());
+        let (engine, handle, gate) = start(&self.setup, &self.clock, &self.disk);
+        (self.engine, self.handle, self.gate) = (engine, handle, gate);
+        self.books.reopened(self.gate.ledger(), &self.tenants, self.moment().unix_s);
+    }
+
+    /// Other weights and budgets for some tenants.
+    fn reload(&mut self) {
+        for id in 0..self.tenants.len() {
+            if !self.chance.happens(0.3) {
+                continue;
             }
+            let mut settings = self.tenants[id].settings.clone();
+            settings.weight = self.chance.between(1, 8) as u32;
+            let factor = 0.5 + self.chance.unit();
+            let scale = |limit: u64| ((limit as f64 * factor) as u64).max(1);
+            settings.tokens_per_hour = settings.tokens_per_hour.map(scale);
+            settings.tokens_per_day = settings.tokens_per_day.map(scale);
+            self.tenants[id] = tenant(&self.setup, id as u32, settings);
         }
     }
+}
 
-    fn enter(&mut self, wish: &Wish, now: Moment) -> Result<Attempt, Refusal> {
-        let tenant = Arc::clone(&self.tenants[wish.tenant as usize]);
-        let load = self.handle.load();
-        self.gate.precheck(&tenant, &load, now)?;
-        self.gate.foresee(&tenant, Terms::default(), &load, now)?;
-        let demand = Demand {
-            prompt_tokens: wish.prompt_tokens,
-            output_tokens_max: u64::from(wish.output_max),
-        };
-        let entry = self.gate.admit(&tenant, &[demand], Terms::default(), &load, now)?;
-        self.next_request += 1;
-        let id = RequestId(self.next_request);
-        let (tokens, choices) = (wish.prompt_tokens as usize, 1);
-        let (reply, stream) =
-            reply_channel(id, tokens, choices, wish.output_max, self.handle.cancels());
-        let salt = self.chance.bits();
-        let prompt: Vec<TokenId> = (0..u64::from(wish.prompt_tokens))
-            .map(|at| TokenId(((salt ^ at.wrapping_mul(0x9e37_79b9)) % 990) as u32))
-            .collect();
-        let settings = &tenant.settings;
-        let submission = Submission {
-            id,
-            tenant: tenant.id,
-            share: Share {
-                class: settings.class,
-                weight: settings.weight,
-                kv_share: settings.kv_share,
-            },
-            cache_salt: Arc::from(""),
-            prompt: Arc::from(prompt),
-            params: vec![Arc::new(SamplingParams::greedy())],
-            max_tokens: wish.output_max,
-            stops: Stops { eos: Arc::from([EOS]), ..Stops::default() },
-            score_prompt: None,
-            priority: 0,
-            arrived: now.at,
-            promise: entry.promise,
-            deadline: None,
-            tpot: settings.tpot,
-            reply,
-        };
-        self.handle.submit(submission).expect("what the gate admits the mailbox holds");
-        let permit = entry.permits.into_iter().next().expect("one for the demand");
-        Ok(Attempt {
-            request: id,
-            permit,
-            stream,
-            began: now.at,
-            first: None,
-            last: now.at,
-            tokens: 0,
-        })
-    }
+fn tenant(setup: &Setup, id: u32, settings: TenantSettings) -> Arc<Tenant> {
+    let id = if setup.fifo { 0 } else { id };
+    let name = Arc::from(format!("tenant-{id}"));
+    let settings = if setup.fifo { TenantSettings::default() } else { settings };
+    Arc::new(Tenant { id: TenantId(id), settings: TenantSettings { name, ..settings } })
+}
 
-    /// Reads what came for a job; true when its attempt has ended.
-    fn read(&mut self, index: u32) -> bool {
-        let now = self.clock.now();
-        let Some(job) = &mut self.jobs[index as usize] else { return true };
-        let Some(attempt) = &mut job.attempt else { return true };
-        while let Some(event) = attempt.stream.try_next() {
-            match event {
-                Event::Started { cached_tokens } => attempt.permit.started(cached_tokens, now),
-                Event::Token { .. } => {
-                    attempt.permit.generated();
-                    if attempt.first.is_none() {
-                        attempt.permit.first_token(now);
-                        attempt.first = Some(now);
-                    }
-                    attempt.last = now;
-                    attempt.tokens += 1;
-                }
-                Event::Finished { reason: FinishReason::Late | FinishReason::Deadline, .. }
-                | Event::Failed { .. } => {
-                    attempt.permit.late();
-                    let wish = job.wish;
-                    job.attempt = None;
-                    self.tally.late(&wish);
-                    self.retry(index, Some(Duration::from_secs(1)));
-                    return true;
-                }
-                Event::Finished { .. } | Event::PromptScores(_) => {}
-                Event::Done(_) => {
-                    self.served(index);
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    fn served(&mut self, index: u32) {
-        let job = self.jobs[index as usize].take().expect("a live job");
-        let attempt = job.attempt.expect("it was answered");
-        self.free_jobs.push(index);
-        let first = attempt.first.unwrap_or(attempt.last);
-        let ttft = first.since(attempt.began);
-        let gaps = attempt.tokens.saturating_sub(1);
-        let tpot = if gaps > 0 { attempt.last.since(first) / gaps } else { Duration::ZERO };
-        let settings = &self.setup.tenants[job.wish.tenant as usize];
-        let per_1k = settings.ttft_per_1k_tokens.unwrap_or(Duration::from_millis(24));
-        let allowed =
-            self.setup.ttft_objective + per_1k.mul_f64(f64::from(job.wish.prompt_tokens) / 1000.0);
-        let ending = Ending {
-            ttft,
-            tpot,
-            in_time: ttft <= allowed,
-            good: ttft <= allowed && tpot <= self.setup.tpot_objective,
-            tokens: job.wish.prompt_tokens + attempt.tokens,
-            at: self.clock.now(),
-        };
-        self.tally.served(&job.wish, ending);
-    }
-
-    fn lose_patience(&mut self, index: u32, request: RequestId) {
-        let Some(job) = &mut self.jobs[index as usize] else { return };
-        let waits = |attempt: &Attempt| attempt.request == request && attempt.first.is_none();
-        if job.attempt.as_ref().is_some_and(waits) {
-            let wish = job.wish;
-            if let Some(attempt) = &mut job.attempt {
-                attempt.permit.late();
-            }
-            job.attempt = None;
-            self.live.retain(|live| *live != index);
-            self.tally.late(&wish);
-            self.retry(index, None);
-        }
-    }
-
-    /// As the stock SDKs: what the server says, else half a second, doubled, up to eight seconds,
-    /// less up to a quarter.
-    fn retry(&mut self, index: u32, said: Option<Duration>) {
-        let Some(job) = &self.jobs[index as usize] else { return };
-        if job.attempts > self.setup.client.retries_max {
-            let wish = job.wish;
-            self.jobs[index as usize] = None;
-            self.free_jobs.push(index);
-            self.tally.lost(&wish);
-            return;
-        }
-        let own = (0.5 * f64::from(1u32 << (job.attempts - 1).min(8))).min(8.0)
-            * (1.0 - 0.25 * self.chance.unit());
-        let wait = said.unwrap_or(Duration::from_secs_f64(own));
-        let at = self.clock.now().plus(wait);
-        self.at(at, What::Attempt { job: index });
-    }
+fn start(
+    setup: &Setup,
+    clock: &Arc<ManualClock>,
+    disk: &SimDisk,
+) -> (Engine, EngineHandle, Arc<Gate>) {
+    let device = SimDevice::new(setup.sim.clone(), Pace::Virtual(Arc::clone(clock)));
+    let (engine, handle) = Engine::new(setup.engine.clone(), Box::new(device));
+    let unix_s = UNIX_START_S + clock.now().0 / 1_000_000_000;
+    let (ledger, _) = Ledger::open(Box::new(disk.clone()), setup.ledger, unix_s)
+        .expect("a log that was cut off is read up to there");
+    let rosters = Rosters::new(&Tenancy::default(), &[], None);
+    let gate = Gate::new(rosters, setup.queue).with_ledger(Arc::new(ledger));
+    (engine, handle, Arc::new(gate))
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::scheduler::Scheduler;
 use super::sequence::Phase;
+use super::watchdog::{NAMED_MAX, Running};
 
 impl Scheduler {
     /// Ids and counts of all requests, for the message of a broken invariant; no content.
@@ -36,6 +37,24 @@ impl Scheduler {
             );
         }
         text
+    }
+
+    /// Writes the first running sequences over `into`, for the log when a step does not end.
+    pub fn name_running(&self, into: &mut Vec<Running>) {
+        into.clear();
+        let prefilling = self.prefilling.iter().map(|seq| (*seq, true));
+        let decoding = self.decoding.iter().map(|seq| (*seq, false));
+        for (index, prefills) in prefilling.chain(decoding).take(NAMED_MAX) {
+            let seq = &self.seqs[index];
+            into.push(Running {
+                request: self.requests[seq.request].id,
+                choice: seq.choice,
+                prefills,
+                known: seq.known,
+                scheduled: seq.scheduled,
+                blocks: seq.blocks.len(),
+            });
+        }
     }
 
     /// Recomputes all counters (R41).

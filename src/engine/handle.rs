@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -16,6 +16,7 @@ use super::report::TurnReport;
 use super::settings::EngineConfig;
 use super::submission::Submission;
 use super::turn::Engine;
+use super::watchdog::{NAMED_MAX, Running, Watchdog};
 use crate::clock::{Clock, Time};
 use crate::device::Device;
 
@@ -43,6 +44,12 @@ pub enum EngineError {
         restarts: u32,
         /// The last one's message.
         reason: String,
+    },
+    /// A step did not end.
+    #[error("the device has not answered for {seconds} s")]
+    Hung {
+        /// Since the step began.
+        seconds: u64,
     },
     /// The operating system gave no thread.
     #[error("no thread for the engine: {0}")]
@@ -76,6 +83,9 @@ pub(super) struct Shared {
     pub cancels: Arc<CancelList>,
     load: Mutex<Load>,
     stopping: AtomicBool,
+    ended: AtomicBool,
+    /// Running sequences when the device began its step.
+    running: Mutex<Vec<Running>>,
     failure: Mutex<Option<EngineError>>,
 }
 
@@ -92,10 +102,13 @@ impl EngineHandle {
         observer: Observer,
     ) -> Result<(EngineHandle, JoinHandle<Result<(), EngineError>>), EngineError> {
         let (engine, handle) = Engine::new(config.clone(), device);
+        let no_thread = |error: std::io::Error| EngineError::NoThread(error.to_string());
+        let shared = Arc::clone(&handle.shared);
+        Watchdog::new(&config).start(shared, Arc::clone(&clock)).map_err(no_thread)?;
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || run(engine, &config, clock.as_ref(), observer))
-            .map_err(|error| EngineError::NoThread(error.to_string()))?;
+            .map_err(no_thread)?;
         Ok((handle, thread))
     }
 
@@ -123,7 +136,7 @@ impl EngineHandle {
 
     /// The latest snapshot.
     pub fn load(&self) -> Load {
-        *self.shared.load.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.load()
     }
 
     /// Where reply streams note that their caller has left; for [`super::reply_channel`].
@@ -151,6 +164,21 @@ impl Shared {
         *self.load.lock().unwrap_or_else(PoisonError::into_inner) = load;
     }
 
+    /// The latest snapshot.
+    pub fn load(&self) -> Load {
+        *self.load.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The running sequences, to be written or read.
+    pub fn running(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the engine's thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
     fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
@@ -159,7 +187,8 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    fn die(&self, error: &EngineError) {
+    /// Says why the engine ended, or has to.
+    pub fn die(&self, error: &EngineError) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         *failure = Some(error.clone());
     }
@@ -172,6 +201,8 @@ pub(super) fn mailbox(mailbox_max: usize) -> (EngineHandle, Receiver<Mail>, Arc<
         cancels: Arc::new(CancelList::default()),
         load: Mutex::new(Load::default()),
         stopping: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        running: Mutex::new(Vec::with_capacity(NAMED_MAX)),
         failure: Mutex::new(None),
     });
     let handle = EngineHandle { sender, receiver: receiver.clone(), shared: Arc::clone(&shared) };
@@ -195,7 +226,7 @@ fn run(
         if shared.is_stopping() {
             break Ok(());
         }
-        if engine.is_idle() && engine.wait_for_mail().is_err() {
+        if engine.is_idle() && engine.wait_for_mail(clock).is_err() {
             break Ok(());
         }
         // What a panic leaves half done is rebuilt by `recover`, from tokens alone.
@@ -235,6 +266,7 @@ fn run(
     let _ = catch_unwind(AssertUnwindSafe(|| engine.end(&message)));
     drop(engine);
     drop_mail(&mailbox);
+    shared.ended.store(true, Ordering::SeqCst);
     result
 }
 

@@ -53,6 +53,10 @@ pub struct Load {
     pub steps: u64,
     /// When the device began the step that it computes; `None` while it has none.
     pub step_began: Option<Time>,
+    /// How long that step was predicted to take, if the cost model was warm.
+    pub step_predicted: Option<Duration>,
+    /// The last request that an idle engine made itself came to nothing (R23).
+    pub canary_failed: bool,
     /// Moving average of a step's duration, in seconds.
     pub step_s: f64,
     /// Moving average of generated tokens a second while busy.
@@ -67,4 +71,15 @@ pub struct Load {
     pub alive: bool,
     /// Restarts of the engine's thread since start.
     pub restarts: u32,
+}
+
+impl Load {
+    /// How long the running step may take before something is wrong: 20 times as long as was
+    /// predicted, or as steps take on average, and not less than `least`. Long prefills are
+    /// innocent (R22).
+    pub fn overdue_after(&self, least: Duration) -> Duration {
+        let average = Duration::from_secs_f64(self.step_s);
+        let usual = self.step_predicted.map_or(average, |predicted| predicted.max(average));
+        least.max(usual.saturating_mul(20))
+    }
 }

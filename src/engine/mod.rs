@@ -9,6 +9,7 @@ mod admission;
 mod block_list;
 mod blocks;
 mod cached;
+mod canary;
 mod charges;
 mod check;
 mod complete;
@@ -39,6 +40,7 @@ mod tenants;
 mod token_list;
 mod trial;
 mod turn;
+mod watchdog;
 
 pub use blocks::{BlockPool, ChainId};
 pub use cost::{CostModel, StepPrices, StepShape};

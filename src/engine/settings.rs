@@ -29,6 +29,13 @@ pub struct EngineConfig {
     pub restarts_max: u32,
     /// See `restarts_max`.
     pub restart_window: Duration,
+    /// An idle engine asks the device for a token this often; `None`: never (R23).
+    pub canary_after: Option<Duration>,
+    /// A step that takes this long, and 20 times as long as predicted, is overdue (R25).
+    pub step_patience: Duration,
+    /// A step that takes this long, and 20 times as long as predicted, will not end: the engine is
+    /// lost (R24).
+    pub step_deadline: Duration,
     /// Steps between two recomputations of all counters (R41); 0 is never.
     pub check_every_steps: u64,
 }
@@ -49,6 +56,9 @@ impl EngineConfig {
             overtaking_max: Duration::from_secs(2),
             restarts_max: 3,
             restart_window: Duration::from_secs(60),
+            canary_after: Some(Duration::from_secs(30)),
+            step_patience: Duration::from_secs(10),
+            step_deadline: Duration::from_secs(120),
             check_every_steps: 256,
         }
     }

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, RecvError};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError};
 
+use super::canary::Canary;
+use super::cost::StepShape;
 use super::handle::{EngineHandle, Mail, Shared, mailbox};
 use super::load::Load;
 use super::pace::Pace;
@@ -37,6 +39,9 @@ pub struct Engine {
     load: Load,
     pace: Pace,
     soundness: Soundness,
+    canary: Canary,
+    /// What is in the step that began at `step_began`.
+    step_shape: StepShape,
 }
 
 impl Engine {
@@ -61,6 +66,8 @@ impl Engine {
             load: Load { alive: true, ..Load::default() },
             pace: Pace::new(),
             soundness: Soundness::default(),
+            canary: Canary::default(),
+            step_shape: StepShape::default(),
         };
         engine.publish_load(false);
         (engine, handle)
@@ -106,12 +113,26 @@ impl Engine {
             && self.mailbox.is_empty()
     }
 
-    /// Blocks until there is mail.
+    /// Blocks until there is mail, or until it is time for a canary.
     ///
     /// # Errors
     /// When every handle is gone, so that no mail can come any more.
-    pub(super) fn wait_for_mail(&mut self) -> Result<(), RecvError> {
-        self.first_mail = Some(self.mailbox.recv()?);
+    pub(super) fn wait_for_mail(&mut self, clock: &dyn Clock) -> Result<(), RecvError> {
+        self.canary.judge(&mut self.load);
+        self.shared.publish(self.load);
+        let Some(quiet) = self.config.canary_after.filter(|_| self.lost.is_none()) else {
+            self.first_mail = Some(self.mailbox.recv()?);
+            return Ok(());
+        };
+        match self.mailbox.recv_timeout(quiet) {
+            Ok(mail) => self.first_mail = Some(mail),
+            Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+            Err(RecvTimeoutError::Timeout) => {
+                let cancels = Arc::clone(&self.shared.cancels);
+                let submission = self.canary.submission(cancels, clock.now());
+                self.scheduler.submit(submission);
+            }
+        }
         Ok(())
     }
 
@@ -226,6 +247,7 @@ impl Engine {
         self.scheduler.step = step.plan.step;
         if self.in_flight.is_empty() {
             self.step_began = now;
+            self.step_shape = step.shape;
         }
         if self.device.limits().computes_in_submit {
             self.tidy_up(true);
@@ -258,6 +280,7 @@ impl Engine {
         let Some(step) = self.in_flight.pop_front() else { return };
         let result = self.wait_for(step.plan.step);
         self.step_began = clock.now();
+        self.step_shape = self.in_flight.front().map_or(step.shape, |next| next.shape);
         match result {
             Ok(()) => {
                 self.scheduler.complete(&step, &mut self.output);
@@ -350,7 +373,12 @@ impl Engine {
 
     fn publish_load(&mut self, computes: bool) {
         self.load.step_began = computes.then_some(self.step_began);
+        let predicts = computes && self.load.cost.is_warm();
+        self.load.step_predicted = predicts.then(|| self.load.cost.predict(&self.step_shape));
         self.scheduler.describe(&mut self.load);
+        if computes {
+            self.scheduler.name_running(&mut self.shared.running());
+        }
         self.shared.publish(self.load);
     }
 }

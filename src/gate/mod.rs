@@ -196,6 +196,9 @@ impl Gate {
         if self.stalled(load, now) {
             return Err(Refusal::NotReady { reason: "no step has completed", retry_after_ms });
         }
+        if load.canary_failed {
+            return Err(Refusal::NotReady { reason: "its canary failed", retry_after_ms });
+        }
         if load.unsound_until.is_some_and(|until| now < until) {
             let reason = "the device computes values that are not numbers";
             return Err(Refusal::NotReady { reason, retry_after_ms });
@@ -292,7 +295,7 @@ impl Gate {
     }
 
     fn stalled(&self, load: &Load, now: Time) -> bool {
-        let patience = self.limits.stall_after.max(Duration::from_secs_f64(20.0 * load.step_s));
+        let patience = load.overdue_after(self.limits.stall_after);
         load.step_began.is_some_and(|began| now.since(began) > patience)
     }
 }

@@ -1,10 +1,12 @@
 //! The thread around the engine: it idles, is stopped, survives panics, and says when it dies.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use weir::clock::ManualClock;
+use weir::clock::{Clock, ManualClock};
 use weir::device::sim::{Pace, SimConfig, SimDevice};
+use weir::device::{Device, DeviceError, DeviceLimits, StepOutput, StepPlan};
 use weir::engine::{
     EngineConfig, EngineError, EngineHandle, FinishReason, ReplyStream, SubmitError, TurnReport,
 };
@@ -184,4 +186,83 @@ fn an_idle_thread_can_be_stopped() {
     let engine = Threaded::start(config(), sim(limits(64, 4, 1)));
     engine.handle.stop();
     assert_eq!(engine.thread.join().unwrap(), Ok(()));
+}
+
+#[test]
+fn an_idle_engine_asks_its_device_for_a_token_and_tells_when_none_comes() {
+    for healthy in [true, false] {
+        let mut sim = sim(limits(64, 4, 1));
+        sim.faults.step_error_rate = if healthy { 0.0 } else { 1.0 };
+        let config = EngineConfig { canary_after: Some(Duration::from_millis(5)), ..config() };
+        let clock = Arc::new(ManualClock::default());
+        let device = SimDevice::new(sim, Pace::Virtual(Arc::clone(&clock)));
+        let (sender, reports) = mpsc::channel();
+        let observer = Box::new(move |report: &TurnReport| {
+            let _ = sender.send(*report);
+        });
+        let (handle, thread) =
+            EngineHandle::start(config, Box::new(device), clock, observer).unwrap();
+        let mut ended = 0;
+        while ended < 3 {
+            let report = reports.recv_timeout(Duration::from_secs(20)).expect("a canary");
+            ended += report.done + report.failed;
+            assert_eq!(report.failed > 0, !healthy && report.done + report.failed > 0);
+        }
+        assert_eq!(handle.load().canary_failed, !healthy);
+        drop(handle);
+        assert_eq!(thread.join().unwrap(), Ok(()));
+    }
+}
+
+/// A device that never answers.
+struct Hung(SimDevice, mpsc::Receiver<()>);
+
+impl Device for Hung {
+    fn limits(&self) -> &DeviceLimits {
+        self.0.limits()
+    }
+
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), DeviceError> {
+        self.0.submit(plan)
+    }
+
+    fn wait(&mut self, output: &mut StepOutput) -> Result<(), DeviceError> {
+        if output.step > 40 {
+            let _ = self.1.recv();
+        }
+        self.0.wait(output)
+    }
+}
+
+#[test]
+fn a_device_that_does_not_answer_is_given_up() {
+    let clock = Arc::new(ManualClock::default());
+    let inner = SimDevice::new(sim(limits(512, 4, 1)), Pace::Virtual(Arc::clone(&clock)));
+    let (release, held) = mpsc::channel();
+    let device = Box::new(Hung(inner, held));
+    let config = EngineConfig { canary_after: None, ..config() };
+    let observer = Box::new(|_: &TurnReport| {});
+    let (handle, thread) =
+        EngineHandle::start(config, device, Arc::clone(&clock) as Arc<dyn Clock>, observer)
+            .unwrap();
+    let streams: Vec<_> = (0..8)
+        .map(|i| {
+            let ask = Ask::new(prompt(i, 60), 100);
+            let (submission, stream) =
+                submission(&handle, RequestId(u64::from(i)), &ask, Default::default());
+            handle.submit(submission).unwrap();
+            stream
+        })
+        .collect();
+    while handle.load().steps < 40 {
+        std::thread::yield_now();
+    }
+    while handle.failure().is_none() {
+        clock.advance(Duration::from_secs(30));
+        std::thread::yield_now();
+    }
+    assert!(matches!(handle.failure(), Some(EngineError::Hung { .. })));
+    release.send(()).unwrap();
+    drop((release, streams, handle));
+    let _ = thread.join().unwrap();
 }

@@ -185,6 +185,10 @@ impl Scheduler {
         if request.unfinished as usize > self.slots_free.len() {
             return false;
         }
+        // One that was preempted while a step was in flight waits for that step's token.
+        if request.choices.iter().flatten().any(|seq| self.seqs[*seq].sampling > 0) {
+            return false;
+        }
         let nothing_runs = self.decoding.is_empty() && self.prefilling.is_empty();
         let spare = self.pool.available() - self.blocks_reserved;
         let look_again = self.step.is_multiple_of(LOOK_AGAIN_STEPS);

@@ -25,9 +25,7 @@ impl FileStorage {
     /// When another server uses it ([`io::ErrorKind::WouldBlock`]), or it cannot be written.
     pub fn open(folder: &Path) -> io::Result<Self> {
         make_folder(folder)?;
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true);
-        let lock = options.open(folder.join(LOCK))?;
+        let lock = private().truncate(false).write(true).open(folder.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -58,7 +56,9 @@ impl FileStorage {
         log.read_to_end(&mut bytes)?;
         // The server may have written these bytes and not yet made them durable; a report must not
         // tell what a power cut could still take back.
-        log.sync_data()?;
+        if cfg!(unix) {
+            log.sync_data()?;
+        }
         Ok(bytes)
     }
 }
@@ -78,7 +78,7 @@ impl Storage for FileStorage {
 
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
         let new = self.folder.join(NEW_LOG);
-        let mut file = File::create(&new)?;
+        let mut file = private().truncate(true).write(true).open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&new, self.folder.join(LOG))?;
@@ -97,7 +97,16 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn open_log(folder: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(folder.join(LOG))
+    private().append(true).open(folder.join(LOG))
+}
+
+/// Files that are made if they are not there, for their owner alone.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Names of files are durable when their folder is.

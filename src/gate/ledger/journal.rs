@@ -66,6 +66,13 @@ pub(super) struct Journal {
     buffer: Vec<u8>,
 }
 
+/// A log of one batch.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    bytes: Vec<u8>,
+    entries: u64,
+}
+
 impl Journal {
     pub(super) fn new(storage: Box<dyn Storage>, next_sequence: u64) -> Self {
         Self { storage, next_sequence, grown_bytes: 0, buffer: Vec::new() }
@@ -91,14 +98,20 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces the log by a snapshot of `budgets`: one batch, there as a whole or not at all.
-    pub(super) fn replace(&mut self, budgets: &Budgets, unix_s: u64) -> Result<(), LedgerError> {
+    /// `budgets` as one batch that can be a whole log.
+    pub(super) fn snapshot(&self, budgets: &Budgets, unix_s: u64) -> Snapshot {
         let mut entries = Vec::new();
         budgets.snapshot(|entry| entries.push(entry));
         let mut bytes = Vec::new();
         frame::write_batch(&mut bytes, self.next_sequence, unix_s, &entries);
+        Snapshot { bytes, entries: entries.len() as u64 }
+    }
+
+    /// Replaces the log by a snapshot: it is there as a whole or not at all.
+    pub(super) fn replace(&mut self, snapshot: Snapshot) -> Result<(), LedgerError> {
+        let Snapshot { bytes, entries } = snapshot;
         self.storage.replace(&bytes).map_err(|source| LedgerError::Write { source })?;
-        self.next_sequence += entries.len() as u64;
+        self.next_sequence += entries;
         self.grown_bytes = 0;
         Ok(())
     }

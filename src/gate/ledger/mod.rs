@@ -122,7 +122,8 @@ impl Ledger {
             budgets = pruned;
         }
         let mut journal = Journal::new(storage, next_sequence);
-        journal.replace(&budgets, unix_s)?;
+        let snapshot = journal.snapshot(&budgets, unix_s);
+        journal.replace(snapshot)?;
         let as_of = AsOf { sequence: journal.next_sequence(), unix_s, durable: true };
         Ok((Self::with(limits, budgets, Some(Mutex::new(journal)), as_of), recovery))
     }
@@ -218,18 +219,23 @@ impl Ledger {
             return Ok(Committed::default());
         }
         let written = journal.append(&entries, unix_s).and_then(|()| {
-            let mut durable = self.durable();
-            for entry in &entries {
-                durable.budgets.apply(entry).expect("the live figures took the same entries");
+            let snapshot = {
+                let mut durable = self.durable();
+                for entry in &entries {
+                    durable.budgets.apply(entry).expect("the live figures took the same entries");
+                }
+                durable.entries += entries.len() as u64;
+                durable.as_of.sequence = journal.next_sequence();
+                durable.as_of.unix_s = unix_s;
+                let is_long = journal.grown_bytes() >= self.limits.snapshot_after_bytes;
+                is_long.then(|| journal.snapshot(&durable.budgets, unix_s))
+            };
+            let is_snapshot = snapshot.is_some();
+            if let Some(snapshot) = snapshot {
+                journal.replace(snapshot)?;
+                self.durable().as_of.sequence = journal.next_sequence();
             }
-            durable.entries += entries.len() as u64;
-            let is_long = journal.grown_bytes() >= self.limits.snapshot_after_bytes;
-            if is_long {
-                journal.replace(&durable.budgets, unix_s)?;
-            }
-            durable.as_of.sequence = journal.next_sequence();
-            durable.as_of.unix_s = unix_s;
-            Ok(Committed { entries: entries.len() as u64, is_snapshot: is_long })
+            Ok(Committed { entries: entries.len() as u64, is_snapshot })
         });
         if written.is_err() {
             let mut live = self.live();

@@ -1,7 +1,7 @@
 //! Whole requests: the real gate, engine and ledger on a simulated device and a simulated disk, in
 //! one thread, with clients that leave, preemptions, kills and restarts. No token is overspent, no
 //! hold outlives its request, and what is charged is what was streamed (I5, I6, I7, I12).
-//! `WEIR_BUDGET_REQUESTS` sets how many requests enter: 20,000 in every run, 1,000,000 for the long
+//! `WEIR_BUDGET_REQUESTS` sets how many requests enter: 100,000 in every run, 1,000,000 for the long
 //! form (`WEIR_BUDGET_REQUESTS=1000000 cargo test --release --test suite ledger::requests`).
 
 use std::sync::Arc;
@@ -18,7 +18,10 @@ use weir::gate::ledger::{DiskFaults, Ledger, SimDisk};
 use weir::gate::{Demand, Gate, Permit, Refusal, Rosters, Tenant, Terms, Used};
 use weir::ids::{RequestId, TokenId};
 
-const REQUESTS: u64 = 20_000;
+const REQUESTS: u64 = 100_000;
+/// 1235: with two steps in flight, a preempted request was started again before the token that it
+/// had been sampling came back.
+const SEEDS_THAT_FAILED: [u64; 1] = [1235];
 const TENANTS: usize = 5;
 const EOS: TokenId = TokenId(7);
 /// Two minutes before a day and a month end.
@@ -85,6 +88,17 @@ struct World {
     told: [u64; TENANTS],
     counts: Counts,
     next_request: u64,
+}
+
+/// Names the seed of a case that panics, in whatever room.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} fails", self.0);
+        }
+    }
 }
 
 fn settings(rng: &mut Rng) -> Vec<TenantSettings> {
@@ -382,10 +396,11 @@ fn requests() -> u64 {
 #[test]
 fn no_token_is_overspent_and_no_hold_is_leaked_over_kills_and_restarts() {
     let mut sum = Counts::default();
-    for seed in 0.. {
+    for seed in SEEDS_THAT_FAILED.into_iter().chain(0..) {
         if sum.entered >= requests() {
             break;
         }
+        let _named = Named(seed);
         let mut world = World::new(seed);
         for life in 0..4 {
             let requests = 20 + world.rng.below(200);

@@ -241,13 +241,13 @@ impl KeyFile {
         Ok(record.tenant.clone())
     }
 
-    /// Sets when a key ends.
+    /// Sets when a key ends; an end in the past is one now.
     ///
     /// # Errors
     /// [`KeyError::Unknown`] and, for a key that is dead, [`KeyError::Forbidden`]: what has ended
     /// stays ended.
     pub fn expire(&mut self, id: &str, at_unix_s: u64, unix_s: u64) -> Result<(), KeyError> {
-        self.live(id, unix_s)?.expires_unix_s = Some(at_unix_s);
+        self.live(id, unix_s)?.expires_unix_s = Some(at_unix_s.max(unix_s));
         Ok(())
     }
 

@@ -34,7 +34,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     state.gate.precheck(call.tenant(), &state.engine.load(), state.clock.moment())?;
     let chat = Chat::read(call.json().await?, &allowance)?;
     let terms = call.terms(chat.ask.tier)?;
-    tracing::debug!(user = ?chat.ask.user, metadata = ?chat.metadata, "chat request");
+    tracing::debug!(user = ?chat.ask.user, metadata = chat.metadata.len(), "chat request");
     let source = Source::Chat(Box::new(chat.input));
     let encoded = prompt::encode(&allowance, vec![source], "messages").await?;
     let mut prompts = Vec::with_capacity(1);

@@ -2,12 +2,14 @@
 
 use std::io::IsTerminal;
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging for the process. A filter that cannot be read becomes "info", with a warning.
+/// Only what is said through `tracing` is written: at its most talkative the tokenizer library
+/// spells out each prompt, letter by letter, through the `log` crate.
 pub fn init(config: &LogConfig) {
     let (filter, problem) = match EnvFilter::try_new(&config.level) {
         Ok(filter) => (filter, None),
@@ -20,8 +22,8 @@ pub fn init(config: &LogConfig) {
         .with_writer(std::io::stderr);
     // A second call (tests run several servers in one process) keeps the first subscriber.
     let _ = match config.format {
-        LogFormat::Text => builder.finish().try_init(),
-        LogFormat::Json => builder.json().finish().try_init(),
+        LogFormat::Text => set_global_default(builder.finish()),
+        LogFormat::Json => set_global_default(builder.json().finish()),
     };
     if let Some(error) = problem {
         tracing::warn!(level = config.level, %error, "--log-level is not a filter; using info");

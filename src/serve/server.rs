@@ -1,5 +1,6 @@
 //! A running server: all rooms joined, started and stopped in order.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -129,22 +130,25 @@ impl Server {
         self.metrics
     }
 
-    /// Tells the person who started it what it serves and how to ask.
-    #[allow(clippy::print_stdout, reason = "the one greeting of the command")]
+    /// Tells the person who started it what it serves and how to ask. Nobody has to listen: a
+    /// closed standard output is no reason not to serve.
     pub fn announce(&self) {
+        let _ = std::io::stdout().lock().write_all(self.greeting().as_bytes());
+    }
+
+    fn greeting(&self) -> String {
         let (address, name) = (self.address, self.state.model.name());
-        println!("Weir {} serves {}", self.state.version, self.summary);
         let metrics = self.metrics.unwrap_or(address);
-        println!("on http://{address}/v1 (metrics at http://{metrics}/metrics).");
-        if let Some(admin) = self.admin {
-            println!("Admin routes are at http://{admin}/admin/v1.");
-        }
-        println!("Try:\n");
-        println!(
-            "  curl -s http://{address}/v1/chat/completions -H 'content-type: application/json' \
-             -d '{{\"model\": \"{name}\", \"messages\": [{{\"role\": \"user\", \"content\": \
-             \"Hello! Who are you?\"}}]}}'\n"
-        );
+        let admin = self.admin.map_or(String::new(), |admin| {
+            format!("Admin routes are at http://{admin}/admin/v1.\n")
+        });
+        format!(
+            "Weir {} serves {}\non http://{address}/v1 (metrics at http://{metrics}/metrics).\n\
+             {admin}Try:\n\n  curl -s http://{address}/v1/chat/completions \
+             -H 'content-type: application/json' -d '{{\"model\": \"{name}\", \"messages\": \
+             [{{\"role\": \"user\", \"content\": \"Hello! Who are you?\"}}]}}'\n\n",
+            self.state.version, self.summary
+        )
     }
 
     /// Returns when an admin has asked for a drain.

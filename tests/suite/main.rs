@@ -6,6 +6,7 @@ mod fuzz;
 mod golden;
 mod http;
 mod ledger;
+mod live;
 mod source;
 mod text;
 mod weights;

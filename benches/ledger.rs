@@ -95,8 +95,8 @@ fn admitting(criterion: &mut Criterion) {
     let storage = FileStorage::open(&folder).unwrap();
     let (ledger, _) = Ledger::open(Box::new(storage), limits, 0).unwrap();
     let note = || {
-        for request in 0..85 {
-            let hold = ledger.hold(&tenants[request], &WORST, 1_790_000_000).unwrap()[0];
+        for tenant in tenants.iter().take(85) {
+            let hold = ledger.hold(tenant, &WORST, 1_790_000_000).unwrap()[0];
             ledger.checkpoint(hold, Progress { cached_tokens: 100, output_tokens: 0 });
             ledger.settle(hold, USED);
         }

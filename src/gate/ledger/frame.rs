@@ -13,9 +13,9 @@
 //!
 //! An entry is a byte that names its kind, and fields of fixed width; a tenant's name is preceded
 //! by its length in two bytes. A batch is written only after the one before it is durable. So a
-//! batch that does not read well is the end of what a crash left, unless it is the first (a snapshot,
-//! which replaces a log at once) or a whole batch follows it anywhere: then bytes that had been
-//! durable have changed.
+//! batch that does not read well is the end of what a crash left, unless it is the first (a
+//! snapshot, which replaces a log at once) or a whole batch follows it anywhere: then bytes that
+//! had been durable have changed.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Crash consistency (T11): a ledger on a disk that loses power in any operation and keeps any part
-//! of what was not synced, or that fails a sync. `WEIR_LEDGER_CASES` sets the number of cases: 2,000
-//! in every run, 100,000 for the long form (`WEIR_LEDGER_CASES=100000 cargo test --release --test
-//! suite ledger::crash`).
+//! Crash consistency (T11): a ledger on a disk that loses power in any operation and keeps any
+//! part of what was not synced, or that fails a sync. `WEIR_LEDGER_CASES` sets how many cases:
+//! 2,000 in every run, 100,000 for the long form (`WEIR_LEDGER_CASES=100000 cargo test --test suite
+//! ledger::crash`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

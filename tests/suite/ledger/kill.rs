@@ -1,7 +1,7 @@
 //! A server that is killed again and again while clients generate and ask for their usage (T11):
-//! what usage had told is never lost, and nothing is counted twice. `WEIR_KILL_RUNS` sets the number
-//! of runs: 20 in every run, 500 for the long form (`WEIR_KILL_RUNS=500 cargo test --test suite
-//! ledger::kill`).
+//! what usage had told is never lost, and nothing is counted twice. `WEIR_KILL_RUNS` sets how many
+//! runs: 20 in every run of the tests, 500 for the long form (`WEIR_KILL_RUNS=500 cargo test --test
+//! suite ledger::kill`).
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,8 +1,8 @@
 //! Whole requests: the real gate, engine and ledger on a simulated device and a simulated disk, in
 //! one thread, with clients that leave, preemptions, kills and restarts. No token is overspent, no
 //! hold outlives its request, and what is charged is what was streamed (I5, I6, I7, I12).
-//! `WEIR_BUDGET_REQUESTS` sets how many requests enter: 100,000 in every run, 1,000,000 for the long
-//! form (`WEIR_BUDGET_REQUESTS=1000000 cargo test --release --test suite ledger::requests`).
+//! `WEIR_BUDGET_REQUESTS` sets how many requests enter: 100,000 in every run, 1,000,000 for the
+//! long form (`WEIR_BUDGET_REQUESTS=1000000 cargo test --test suite ledger::requests`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! `/admin/v1/…`: what the operator sees and does, on a listener of its own.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,19 +9,26 @@ use serde_json::{Value, json};
 use super::answer;
 use super::error::ApiError;
 use super::route::{Answer, Call};
+use super::usage;
 use crate::config::{Class, TenantSettings};
-use crate::gate::{KeyState, Refusal, Roster};
+use crate::gate::{KeyRecord, KeyState, Refusal, Roster, Tenant};
 
-/// `GET /admin/v1/tenants`: settings in force, and how many keys each tenant has.
+/// `GET /admin/v1/tenants`: settings in force, and what each tenant is doing now.
 pub(super) async fn tenants(call: Call) -> Answer {
     let state = &call.state;
     let now = state.clock.unix_s();
     let roster = state.gate.rosters().current();
-    let tenant = |tenant: &std::sync::Arc<crate::gate::Tenant>| {
+    let live_keys = live_keys(&roster, now);
+    let tenant = |tenant: &Arc<Tenant>| {
+        let (open, waiting) = state.gate.open_prompts(tenant);
+        let report = state.gate.ledger().report(&tenant.settings, now);
         json!({
             "name": tenant.name(),
             "settings": settings(&tenant.settings),
-            "live_keys": live_keys(&roster, tenant.name(), now),
+            "live_keys": live_keys.get(tenant.name()).copied().unwrap_or(0),
+            "open_prompts": open,
+            "waiting_prompts": waiting,
+            "windows": report.windows.iter().map(usage::window).collect::<Vec<_>>(),
         })
     };
     let tenants: Vec<Value> = roster.tenants().iter().map(tenant).collect();
@@ -33,7 +42,7 @@ pub(super) async fn keys(call: Call) -> Answer {
     let roster = call.state.gate.rosters().current();
     let mut keys: Vec<_> = roster.keys().collect();
     keys.sort_by_key(|(key, _)| (key.created_unix_s, &key.id));
-    let key = |(key, last_used): &(&crate::gate::KeyRecord, Option<u64>)| {
+    let key = |(key, last_used): &(&KeyRecord, Option<u64>)| {
         json!({
             "id": key.id,
             "tenant": key.tenant,
@@ -69,9 +78,13 @@ pub(super) async fn drain(call: Call) -> Answer {
     Ok(answer::json(&json!({ "draining": true, "open_requests": state.gate.open_requests() })))
 }
 
-fn live_keys(roster: &Roster, tenant: &str, now: u64) -> usize {
-    let keys = roster.keys().filter(|(key, _)| key.tenant == tenant);
-    keys.filter(|(key, _)| key.state(now) == KeyState::Live).count()
+/// How many keys of each tenant may be used.
+fn live_keys(roster: &Roster, now: u64) -> HashMap<&str, u32> {
+    let mut counts = HashMap::new();
+    for (key, _) in roster.keys().filter(|(key, _)| key.state(now) == KeyState::Live) {
+        *counts.entry(key.tenant.as_str()).or_default() += 1;
+    }
+    counts
 }
 
 /// Settings under the names that the settings file gives them; null: no bound.

@@ -40,7 +40,8 @@ pub(super) async fn get(call: Call) -> Answer {
     })))
 }
 
-fn window(report: &WindowReport) -> Value {
+/// One window of a tenant's budget.
+pub(super) fn window(report: &WindowReport) -> Value {
     json!({
         "window": report.window.name(),
         "starts_at": Utc(report.start).to_string(),

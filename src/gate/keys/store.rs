@@ -1,7 +1,7 @@
 //! Keys on disk: a file that is only ever replaced whole, under a lock, so that no reader sees half
 //! of it and no two writers lose each other's change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -108,7 +108,8 @@ impl KeyStore {
             let note = notes.0.entry(id.clone()).or_default();
             *note = (*note).max(*unix_s);
         }
-        notes.0.retain(|id, _| file.keys.iter().any(|key| key.id == *id));
+        let known: HashSet<&str> = file.keys.iter().map(|key| key.id.as_str()).collect();
+        notes.0.retain(|id, _| known.contains(id.as_str()));
         self.replace(LAST_USE, &notes)
     }
 

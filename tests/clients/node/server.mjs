@@ -1,6 +1,8 @@
 // Starts and stops Weir for the client tests, as a user would: by its binary and flags.
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 
@@ -16,7 +18,9 @@ function binary() {
 }
 
 export async function start(...flags) {
-  const child = spawn(binary(), ['--port', '0', '--log-format', 'json', ...flags]);
+  // Keys of whoever runs the tests must not close the servers of the tests.
+  const env = { ...process.env, XDG_STATE_HOME: mkdtempSync(join(tmpdir(), 'weir-')) };
+  const child = spawn(binary(), ['--port', '0', '--log-format', 'json', ...flags], { env });
   const ended = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
   const address = new Promise((resolve, reject) => {
     const seen = [];

@@ -5,6 +5,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,8 +30,11 @@ class Server:
     def __init__(self, *flags: str):
         port = [] if "--port" in flags else ["--port", "0"]
         command = [binary(), *port, "--log-format", "json", *flags]
+        # Keys of whoever runs the tests must not close the servers of the tests.
+        self.state = tempfile.TemporaryDirectory()
+        environment = {**os.environ, "XDG_STATE_HOME": self.state.name}
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
         self.lines = []
         self.root = self._wait_for_address()

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client;
 use super::process::{Live, id_of, keys, scratch};
@@ -60,6 +60,11 @@ fn its_settings_and_key_commands_work_as_printed() {
     assert_eq!(names, ["default", "acme", "nightly"]);
     assert_eq!(tenants["tenants"][1]["settings"]["tokens-per-day"], 5_000_000);
     assert_eq!(tenants["tenants"][1]["settings"]["requests-per-minute"], 600);
+    let acme = &tenants["tenants"][1];
+    assert_eq!((&acme["live_keys"], &acme["open_prompts"]), (&json!(1), &json!(0)), "{acme}");
+    // Until its entry is durable, what was used counts as held.
+    let hour = &acme["windows"][0];
+    assert!(hour["used"].as_u64().unwrap() + hour["held"].as_u64().unwrap() > 0, "{acme}");
     assert_eq!(client::post(admin, "/admin/v1/reload", ops, "").status, 200);
     assert_eq!(client::post(admin, "/admin/v1/reload", app, "").code(), "missing_scope");
     let metrics = client::get(server.metrics, "/metrics", ops);

@@ -180,8 +180,12 @@ fn no_key_prompt_output_or_header_is_written_anywhere() {
     assert_eq!(piece.chars().count(), 16, "{output:?}");
     let mut canaries = vec!["CANARY", secrets[0], secrets[1], &piece];
     canaries.extend(secrets.map(|secret| &secret[..24]));
-    for Written { place, text } in &written {
-        for canary in &canaries {
+    search(&written, &canaries);
+}
+
+fn search(written: &[Written], canaries: &[&str]) {
+    for Written { place, text } in written {
+        for canary in canaries {
             if let Some(at) = text.find(canary) {
                 let from = text[..at].char_indices().rev().nth(200).map_or(0, |(index, _)| index);
                 panic!("{canary:?} is in {place}: …{}", &text[from..(at + canary.len())]);

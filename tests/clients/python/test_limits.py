@@ -1,11 +1,15 @@
 """A stock client with its default retries against a server that refuses: attempts are bounded, the
 final error has the right class and code, and the wait that the server named is obeyed."""
 
+import json
+import subprocess
 import threading
 import time
 
 import openai
 import pytest
+
+from server import binary
 
 HELLO = [{"role": "user", "content": "Hello"}]
 SIM = ("--device", "sim")
@@ -200,3 +204,23 @@ def test_a_full_queue_is_503_and_bounded(start):
     assert server.metric("weir_sdk_retries_total") == 20
     stream.close()
     waiting.join()
+
+
+def test_the_operator_reads_usage_beside_the_server(limited, tmp_path):
+    server = limited("tokens-per-day = 100000\n")
+    used = sum(Client(server).ask(max_tokens=n).usage.total_tokens for n in (3, 30, 300))
+    sdk = openai.OpenAI(base_url=server.base_url, api_key="none")
+    day = lambda: sdk.get("/usage", cast_to=dict)["windows"][1]
+    server.wait_until(lambda: day()["held"] == 0)
+    assert day()["used"] == used
+
+    def usage(*flags):
+        command = [binary(), "usage", "--state-dir", str(tmp_path / "state"), *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    told = json.loads(usage("--json", "--tenant", "default"))["tenants"][0]
+    assert told["days"][0]["charged_tokens"] == told["windows"][1]["used"] == used
+    assert told["days"][0]["requests"] == 3
+    assert usage("--csv").splitlines()[1].startswith("default,20")
+    assert usage().splitlines()[-1].split()[-1] == str(used)
+    assert json.loads(usage("--json", "--tenant", "nobody"))["tenants"] == []

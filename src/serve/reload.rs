@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
@@ -177,40 +178,42 @@ impl Reloader {
     }
 }
 
-/// Obeys commands and SIGHUP, watches the key file and notes the use of keys, until it is dropped.
+/// Listens for SIGHUP, which without this would end the process.
 ///
 /// # Errors
-/// When SIGHUP cannot be listened for.
-pub(super) fn keep(
+/// When the system does not let it.
+pub(super) fn hangup() -> Result<Signal> {
+    signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")
+}
+
+/// Obeys commands and SIGHUP, watches the key file and notes the use of keys, until it is dropped.
+pub(super) async fn keep(
     reloader: Arc<Reloader>,
+    mut hangup: Signal,
     mut commands: mpsc::Receiver<Command>,
     drain_asked: Arc<Notify>,
-) -> Result<impl Future<Output = ()> + Send + 'static> {
-    let kind = tokio::signal::unix::SignalKind::hangup();
-    let mut hangup = tokio::signal::unix::signal(kind).context("SIGHUP cannot be listened for")?;
+) {
     let mut poll = tokio::time::interval(KEYS_POLL);
     let mut note = tokio::time::interval(NOTE_USE);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    Ok(async move {
-        // Files are read and written beside the sockets' threads, one after the other.
-        let on_disk = async |work: fn(&Reloader)| {
-            let reloader = Arc::clone(&reloader);
-            let _ = tokio::task::spawn_blocking(move || work(&reloader)).await;
-        };
-        loop {
-            tokio::select! {
-                Some(command) = commands.recv() => match command {
-                    Command::Reload(answer) => {
-                        let reloader = Arc::clone(&reloader);
-                        let reload = move || answer.send(reloader.reload());
-                        let _ = tokio::task::spawn_blocking(reload).await;
-                    }
-                    Command::Drain => drain_asked.notify_one(),
-                },
-                Some(()) = hangup.recv() => on_disk(|reloader| drop(reloader.reload())).await,
-                _ = poll.tick() => on_disk(Reloader::poll_keys).await,
-                _ = note.tick() => on_disk(Reloader::note_use).await,
-            }
+    // Files are read and written beside the sockets' threads, one after the other.
+    let on_disk = async |work: fn(&Reloader)| {
+        let reloader = Arc::clone(&reloader);
+        let _ = tokio::task::spawn_blocking(move || work(&reloader)).await;
+    };
+    loop {
+        tokio::select! {
+            Some(command) = commands.recv() => match command {
+                Command::Reload(answer) => {
+                    let reloader = Arc::clone(&reloader);
+                    let reload = move || answer.send(reloader.reload());
+                    let _ = tokio::task::spawn_blocking(reload).await;
+                }
+                Command::Drain => drain_asked.notify_one(),
+            },
+            Some(()) = hangup.recv() => on_disk(|reloader| drop(reloader.reload())).await,
+            _ = poll.tick() => on_disk(Reloader::poll_keys).await,
+            _ = note.tick() => on_disk(Reloader::note_use).await,
         }
-    })
+    }
 }

@@ -56,6 +56,7 @@ impl Server {
     /// # Errors
     /// What could not be loaded or bound, and what to do about it.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
+        let hangup = reload::hangup()?;
         let store = config.server.state_dir.clone().map(KeyStore::new);
         let stamp = store.as_ref().and_then(KeyStore::stamp);
         let keys = store.map_or(Ok(None), |store| store.read())?;
@@ -98,7 +99,8 @@ impl Server {
         };
         let reloader = Arc::new(Reloader::new(&config, keys, stamp, &state));
         let drain_asked = Arc::new(Notify::new());
-        let keeping = reload::keep(Arc::clone(&reloader), commands, Arc::clone(&drain_asked))?;
+        let keeping =
+            reload::keep(Arc::clone(&reloader), hangup, commands, Arc::clone(&drain_asked));
         Ok(Self {
             address,
             admin,

@@ -3,6 +3,7 @@
 
 mod access;
 mod client;
+mod commands;
 mod drain;
 mod leaks;
 mod process;

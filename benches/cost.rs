@@ -3,7 +3,7 @@
 //!
 //! Requests of all sizes come and go, crowded and not; after 500 steps the errors of the next 500
 //! predictions are counted. Run with `cargo bench --bench cost`, or `... -- demo` or `... -- 0.5b`
-//! for one model and `... -- 3` for three runs.
+//! for one model, `... -- 3` for three runs and `... -- csv` for each step.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::num::NonZeroUsize;
@@ -60,7 +60,7 @@ impl Rng {
 /// Callers that ask now much and now little.
 struct Callers {
     handle: EngineHandle,
-    clock: Arc<SystemClock>,
+    clock: Arc<dyn Clock>,
     streams: Vec<ReplyStream>,
     rng: Rng,
     vocab: u32,
@@ -76,13 +76,14 @@ fn main() {
     let named = CASES.iter().any(|case| args.iter().any(|arg| arg == case.name));
     for case in CASES.iter().filter(|case| !named || args.iter().any(|arg| arg == case.name)) {
         for run in 0..runs {
-            measure(case, run);
+            let said = |word| args.iter().any(|arg| arg == word);
+            measure(case, run, said("csv"));
         }
     }
 }
 
-fn measure(case: &Case, run: u64) {
-    let clock = Arc::new(SystemClock::new());
+fn measure(case: &Case, run: u64, csv: bool) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (mut engine, handle, vocab) = engine(case, Arc::clone(&clock));
     let mut callers = Callers {
         handle,
@@ -106,6 +107,12 @@ fn measure(case: &Case, run: u64) {
         if steps > WARM_UP_STEPS {
             errors.extend(step.prediction_error);
         }
+        if csv {
+            let (rows, prefill, decode) = (step.rows, step.prefill_rows, step.decode_rows);
+            let (sequences, ns) = (step.sequences, step.elapsed.as_nanos());
+            let error = step.prediction_error.unwrap_or(f64::NAN);
+            println!("csv,{steps},{rows},{prefill},{decode},{sequences},{ns},{error}");
+        }
     }
     let bias = errors.iter().sum::<f64>() / errors.len() as f64;
     errors.iter_mut().for_each(|error| *error = error.abs());
@@ -127,7 +134,11 @@ fn measure(case: &Case, run: u64) {
     println!("  {:?}", callers.handle.load().cost.prices());
 }
 
-fn engine(case: &Case, clock: Arc<SystemClock>) -> (Engine, EngineHandle, u32) {
+fn engine(
+    case: &Case,
+    clock: Arc<dyn Clock>,
+    threads: NonZeroUsize,
+) -> (Engine, EngineHandle, u32) {
     let demo = case.name == "demo";
     let model = if demo { PathBuf::from("demo") } else { config_folder() };
     let dummy = (!demo).then(|| DummyWeights::new(DType::BF16, 1).unwrap());

@@ -1,7 +1,7 @@
 //! Who pays for the device's time: each sequence in a step for its rows, and all of them equally
 //! for what the step costs in any case. The charges of a step add up to its predicted time.
 
-use super::cost::CostModel;
+use super::cost::{CostModel, StepShape};
 use super::queue::Flow;
 use super::scheduler::Scheduler;
 use super::step::Part;
@@ -9,6 +9,8 @@ use super::step::Part;
 /// The prices of one step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Charges {
+    /// See [`CostModel::factor`].
+    factor: f64,
     /// A sequence's part of what the step costs in any case.
     fixed_s: f64,
     sequence_s: f64,
@@ -16,12 +18,12 @@ pub(super) struct Charges {
 }
 
 impl Charges {
-    /// Of a step with this many spans.
-    pub fn new(cost: &CostModel, spans: usize) -> Self {
-        let prices = cost.prices();
-        let fixed_s = prices.fixed_s / spans.max(1) as f64;
-        let context_token_s = prices.context_token_s;
-        Self { fixed_s, sequence_s: fixed_s + prices.sequence_s, context_token_s }
+    /// Of a step of this shape with this many spans.
+    pub fn new(cost: &CostModel, shape: &StepShape, spans: usize) -> Self {
+        let (prices, factor) = (cost.prices(), cost.factor(shape.rows()));
+        let fixed_s = factor * prices.fixed_s / spans.max(1) as f64;
+        let sequence_s = fixed_s + factor * prices.sequence_s;
+        Self { factor, fixed_s, sequence_s, context_token_s: factor * prices.context_token_s }
     }
 
     /// Device seconds of a decode whose row attends to `context_tokens` positions.
@@ -59,8 +61,8 @@ impl Scheduler {
         let from = seq.computed.max(request.charged_to);
         if part.end > from {
             request.charged_to = part.end;
-            let prices = self.cost.prices();
-            let seconds = self.charges.fixed_s + prices.prefill_s(part.end - from, from);
+            let rows_s = self.cost.prices().prefill_s(part.end - from, from);
+            let seconds = self.charges.fixed_s + self.charges.factor * rows_s;
             let pledged_s = request.pledged_s.min(seconds);
             request.pledged_s -= pledged_s;
             self.queue.charge(request.flow, seconds - pledged_s);

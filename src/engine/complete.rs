@@ -19,7 +19,7 @@ impl Scheduler {
     /// [`Scheduler::tidy_up`].
     pub fn complete(&mut self, step: &Step, output: &mut StepOutput) {
         self.pool.completed(step.plan.step);
-        self.charges = Charges::new(&self.cost, step.plan.spans.len());
+        self.charges = Charges::new(&self.cost, &step.shape, step.plan.spans.len());
         let mut scores = output.scores.drain(..);
         for part in &step.parts {
             let scores = scores.by_ref().take(part.scores as usize);

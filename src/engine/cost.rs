@@ -7,44 +7,21 @@
 //! at first; when many are, the device has changed and the model follows.
 
 mod errors;
+mod shape;
 
 use std::time::Duration;
 
 use self::errors::ErrorWindow;
-
-/// What is in a step, as far as its duration depends on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StepShape {
-    /// Rows of chunks of several rows. A chunk of one row is computed as a decode is.
-    pub prefill_rows: u32,
-    /// Of these rows, all pairs of a row and a position that it attends to.
-    pub prefill_pairs: u64,
-    /// Sequences that go on by one row.
-    pub decode_sequences: u32,
-    /// Positions that those rows attend to.
-    pub decode_context_tokens: u64,
-}
-
-/// What each part of a step costs, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepPrices {
-    /// Each step.
-    pub fixed_s: f64,
-    /// See [`StepShape::prefill_rows`].
-    pub prefill_row_s: f64,
-    /// See [`StepShape::prefill_pairs`].
-    pub prefill_pair_s: f64,
-    /// See [`StepShape::decode_sequences`].
-    pub sequence_s: f64,
-    /// See [`StepShape::decode_context_tokens`].
-    pub context_token_s: f64,
-}
+pub use self::shape::{StepPrices, StepShape};
 
 /// The learned model at one moment. Before it is warm it prices tokens as VTC does (OSDI'24), a
 /// generated one twice a prompt's, in nominal units of 20 us: good for shares, not for forecasts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CostModel {
     prices: StepPrices,
+    /// What steps of a size take of what the prices say: a device changes its kernels with the
+    /// number of rows. By the power of two that is not below the rows.
+    factors: [f32; SIZES],
     error_p50: f64,
     error_p95: f64,
     warm: bool,
@@ -66,6 +43,8 @@ pub(super) struct CostLearner {
     streak: [f64; STREAK],
     streak_len: usize,
     errors: ErrorWindow,
+    /// Logarithms of the factors, and samples of each.
+    sizes: [(f64, u32); SIZES],
     samples: u32,
     prefills: u32,
     decodes: u32,
@@ -81,6 +60,10 @@ struct Surprise {
 }
 
 const FEATURES: usize = 5;
+/// Sizes of steps that have a factor of their own; the last one is of all larger steps too.
+const SIZES: usize = 14;
+/// Weight of the newest sample of a size in its factor.
+const FACTOR_WEIGHT: f64 = 0.05;
 /// What one unit of each feature is to the learner, so that all are of about the same size.
 const SCALES: [f64; FEATURES] = [1.0, 256.0, 256.0 * 1024.0, 64.0, 65_536.0];
 /// Weight of a sample against the next one: a memory of about 200 steps.
@@ -106,72 +89,12 @@ const STREAK_SPREAD: f64 = 1.5;
 /// Samples before the model is warm, and samples that each kind of row must be in.
 const WARM_SAMPLES: u32 = 32;
 const WARM_SAMPLES_OF_KIND: u32 = 4;
-impl StepShape {
-    /// Adds a chunk of `rows` rows behind `context_tokens` computed positions.
-    pub fn add_prefill(&mut self, rows: u32, context_tokens: u32) {
-        if rows == 1 {
-            self.add_decode(context_tokens + 1);
-            return;
-        }
-        self.prefill_rows += rows;
-        self.prefill_pairs += pairs(rows, context_tokens);
-    }
-
-    /// Adds a row that attends to `context_tokens` positions, its own among them.
-    pub fn add_decode(&mut self, context_tokens: u32) {
-        self.decode_sequences += 1;
-        self.decode_context_tokens += u64::from(context_tokens);
-    }
-
-    fn features(&self) -> [f64; FEATURES] {
-        let raw = [
-            1.0,
-            f64::from(self.prefill_rows),
-            self.prefill_pairs as f64,
-            f64::from(self.decode_sequences),
-            self.decode_context_tokens as f64,
-        ];
-        std::array::from_fn(|i| raw[i] / SCALES[i])
-    }
-}
-
-impl StepPrices {
-    /// Those of VTC's token counts, in units of 20 us.
-    pub const NOMINAL: StepPrices = StepPrices {
-        fixed_s: 0.0,
-        prefill_row_s: 20e-6,
-        prefill_pair_s: 0.0,
-        sequence_s: 40e-6,
-        context_token_s: 0.0,
-    };
-
-    /// Seconds of a step.
-    pub fn step_s(&self, shape: &StepShape) -> f64 {
-        self.fixed_s
-            + self.prefill_row_s * f64::from(shape.prefill_rows)
-            + self.prefill_pair_s * shape.prefill_pairs as f64
-            + self.sequence_s * f64::from(shape.decode_sequences)
-            + self.context_token_s * shape.decode_context_tokens as f64
-    }
-
-    /// Seconds that a chunk adds to a step.
-    pub fn prefill_s(&self, rows: u32, context_tokens: u32) -> f64 {
-        let mut shape = StepShape::default();
-        shape.add_prefill(rows, context_tokens);
-        self.step_s(&shape) - self.fixed_s
-    }
-
-    /// Seconds that a decode adds to a step.
-    pub fn decode_s(&self, context_tokens: u32) -> f64 {
-        self.sequence_s + self.context_token_s * f64::from(context_tokens)
-    }
-}
-
 impl Default for CostModel {
     /// Not warm.
     fn default() -> Self {
         Self {
             prices: StepPrices::NOMINAL,
+            factors: [1.0; SIZES],
             error_p50: errors::P50_UNKNOWN,
             error_p95: errors::P95_UNKNOWN,
             warm: false,
@@ -182,7 +105,8 @@ impl Default for CostModel {
 impl CostModel {
     /// A warm model of a device whose prices are known.
     pub fn known(prices: StepPrices, error_p95: f64) -> Self {
-        Self { prices, error_p50: error_p95 / 2.0, error_p95, warm: true }
+        let factors = [1.0; SIZES];
+        Self { prices, factors, error_p50: error_p95 / 2.0, error_p95, warm: true }
     }
 
     /// Whether enough was learned to forecast with.
@@ -190,7 +114,7 @@ impl CostModel {
         self.warm
     }
 
-    /// The prices.
+    /// The prices, of a step of usual size.
     pub fn prices(&self) -> &StepPrices {
         &self.prices
     }
@@ -207,7 +131,12 @@ impl CostModel {
 
     /// How long the step will take.
     pub fn predict(&self, shape: &StepShape) -> Duration {
-        Duration::from_secs_f64(self.prices.step_s(shape))
+        Duration::from_secs_f64(self.prices.step_s(shape) * self.factor(shape.rows()))
+    }
+
+    /// What a step of this many rows takes of what the prices say.
+    pub fn factor(&self, rows: u32) -> f64 {
+        f64::from(self.factors[size_of(rows)])
     }
 
     /// What a chunk behind `context_tokens` computed positions adds to a step, in microseconds.
@@ -227,9 +156,20 @@ impl CostModel {
         if !self.warm {
             return None;
         }
-        let room_s = budget.as_secs_f64() / (1.0 + self.error_p95) - self.prices.step_s(base);
+        let budget_s = budget.as_secs_f64() / (1.0 + self.error_p95);
+        let rows_at = |factor| self.rows_in(budget_s / factor, base, context_tokens);
+        // The factor depends on the rows that are looked for.
+        let first = rows_at(1.0);
+        let second = rows_at(self.factor(base.rows().saturating_add(first)));
+        let third = rows_at(self.factor(base.rows().saturating_add(second)));
+        Some(second.min(third))
+    }
+
+    /// The rows with which a step's time by its prices alone is `seconds`.
+    fn rows_in(&self, seconds: f64, base: &StepShape, context_tokens: u32) -> u32 {
+        let room_s = seconds - self.prices.step_s(base);
         if room_s <= 0.0 {
-            return Some(0);
+            return 0;
         }
         // linear * rows + square * rows^2 = room
         let pair_s = self.prices.prefill_pair_s;
@@ -237,7 +177,7 @@ impl CostModel {
         let square = pair_s / 2.0;
         let root = (linear * linear + 4.0 * square * room_s).sqrt();
         // The form without cancellation; saturates when rows cost nothing.
-        Some((2.0 * room_s / (linear + root)) as u32)
+        (2.0 * room_s / (linear + root)) as u32
     }
 }
 
@@ -253,6 +193,7 @@ impl CostLearner {
             streak: [0.0; STREAK],
             streak_len: 0,
             errors: ErrorWindow::new(),
+            sizes: [(0.0, 0); SIZES],
             samples: 0,
             prefills: 0,
             decodes: 0,
@@ -274,8 +215,10 @@ impl CostLearner {
         if self.samples == 0 {
             self.set_prior(measured_s);
         }
-        let features = shape.features();
-        let predicted_s = dot(&self.theta, &features).max(measured_s * 1e-3);
+        let features = features_of(shape);
+        let size = size_of(shape.rows());
+        let by_prices_s = dot(&self.theta, &features).max(measured_s * 1e-3);
+        let predicted_s = by_prices_s * self.sizes[size].0.exp();
         let error = 1.0 - predicted_s / measured_s;
         let was_warm = self.model.warm;
         if was_warm {
@@ -283,6 +226,9 @@ impl CostLearner {
         }
         let ratio = measured_s / predicted_s;
         if self.believes(ratio, shape.prefill_rows > 0) {
+            if was_warm {
+                self.note_size(size, (measured_s / by_prices_s).ln());
+            }
             self.update(&features, measured_s);
         } else if self.pace_changed(ratio) {
             self.rescale();
@@ -292,6 +238,15 @@ impl CostLearner {
         self.decodes = self.decodes.saturating_add(u32::from(shape.decode_sequences > 0));
         self.publish();
         was_warm.then_some(error)
+    }
+
+    /// Moves a size's factor towards a sample's, by less the more samples there were.
+    fn note_size(&mut self, size: usize, factor_ln: f64) {
+        let (mean, samples) = &mut self.sizes[size];
+        *samples = samples.saturating_add(1);
+        // The first samples are averaged with as many of factor one.
+        let weight = (1.0 / f64::from(*samples + 4)).max(FACTOR_WEIGHT);
+        *mean += (factor_ln.clamp(-1.0, 1.0) - *mean) * weight;
     }
 
     fn set_prior(&mut self, first_s: f64) {
@@ -446,6 +401,7 @@ impl CostLearner {
                 sequence_s: price(3),
                 context_token_s: price(4),
             },
+            factors: self.sizes.map(|(factor_ln, _)| factor_ln.exp() as f32),
             error_p50,
             error_p95,
             warm: true,
@@ -453,10 +409,22 @@ impl CostLearner {
     }
 }
 
-/// Pairs of a row of a chunk and a position at or before it.
-fn pairs(rows: u32, context_tokens: u32) -> u64 {
-    let rows = u64::from(rows);
-    rows * u64::from(context_tokens) + rows * (rows + 1) / 2
+/// The size of a step of this many rows.
+fn size_of(rows: u32) -> usize {
+    let bits = u32::BITS - rows.saturating_sub(1).leading_zeros();
+    (bits as usize).min(SIZES - 1)
+}
+
+/// A step's features, scaled.
+fn features_of(shape: &StepShape) -> [f64; FEATURES] {
+    let raw = [
+        1.0,
+        f64::from(shape.prefill_rows),
+        shape.prefill_pairs as f64,
+        f64::from(shape.decode_sequences),
+        shape.decode_context_tokens as f64,
+    ];
+    std::array::from_fn(|i| raw[i] / SCALES[i])
 }
 
 fn dot(a: &[f64; FEATURES], b: &[f64; FEATURES]) -> f64 {

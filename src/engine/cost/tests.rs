@@ -101,6 +101,26 @@ fn steps_that_are_all_alike_do_not_unlearn_the_others() {
 }
 
 #[test]
+fn a_device_whose_large_steps_cost_more_than_its_prices_is_predicted() {
+    let (mut learner, mut rng) = (CostLearner::new(), Rng(5));
+    let mut errors = Vec::new();
+    for step in 0..1500 {
+        let mut shape = StepShape::default();
+        (0..1 + rng.below(40)).for_each(|_| shape.add_decode(1 + rng.below(500)));
+        if rng.below(6) == 0 {
+            shape.add_prefill(2 + rng.below(60), rng.below(500));
+        }
+        let kernel = if shape.rows() > 16 { 1.7 } else { 1.0 };
+        let seconds = 5e-4 * f64::from(shape.rows()) * kernel * (1.0 + 0.05 * rng.swing());
+        let error = learner.learn(&shape, Duration::from_secs_f64(seconds));
+        errors.extend(error.filter(|_| step >= 500).map(f64::abs));
+    }
+    errors.sort_by(f64::total_cmp);
+    let (p50, p95) = (errors[errors.len() / 2], errors[errors.len() * 19 / 20]);
+    assert!(p50 < 0.06 && p95 < 0.25, "{p50} {p95}");
+}
+
+#[test]
 fn rows_are_the_inverse_of_the_prediction() {
     let model = CostModel::known(TRUE, 0.1);
     let mut base = StepShape::default();

@@ -134,11 +134,7 @@ fn measure(case: &Case, run: u64, csv: bool) {
     println!("  {:?}", callers.handle.load().cost.prices());
 }
 
-fn engine(
-    case: &Case,
-    clock: Arc<dyn Clock>,
-    threads: NonZeroUsize,
-) -> (Engine, EngineHandle, u32) {
+fn engine(case: &Case, clock: Arc<dyn Clock>) -> (Engine, EngineHandle, u32) {
     let demo = case.name == "demo";
     let model = if demo { PathBuf::from("demo") } else { config_folder() };
     let dummy = (!demo).then(|| DummyWeights::new(DType::BF16, 1).unwrap());

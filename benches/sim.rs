@@ -6,7 +6,7 @@ mod sim;
 
 use std::time::{Duration, Instant};
 
-use sim::overload::{Overload, Policy};
+use sim::overload::{Crowded, Overload, Policy};
 use sim::swarm;
 use sim::world::World;
 
@@ -62,7 +62,7 @@ fn overload(value: &dyn Fn(&str) -> Option<f64>, fifo: bool, hog: bool) {
         let seconds = value("seconds").unwrap_or(60.0);
         let mut run = Overload::new(value("seed").unwrap_or(1.0) as u64);
         run.policy = if fifo { Policy::Fifo } else { Policy::Gate };
-        run.hog = hog;
+        run.crowd = if hog { Crowded::Hog } else { Crowded::Equals };
         run.capacity = value("capacity").unwrap_or(run.capacity);
         run.slots = value("slots").map_or(run.slots, |n| n as u32);
         run.blocks = value("blocks").map_or(run.blocks, |n| n as u32);
@@ -90,9 +90,9 @@ fn overload(value: &dyn Fn(&str) -> Option<f64>, fifo: bool, hog: bool) {
             let polite = sim::tally::Counts::sum(&world.tally.tenants[1..]);
             println!(
                 "      hog: good {:.3} late {:.2}%; others: good {:.3} late {:.2}% p50 {:.0} p99 {:.0}",
-                hog.good as f64 / hog.offered as f64,
+                hog.good_share(),
                 100.0 * hog.late_share(),
-                polite.good as f64 / polite.offered as f64,
+                polite.good_share(),
                 100.0 * polite.late_share(),
                 polite.ttft_ms(0.5),
                 polite.ttft_ms(0.99),

@@ -188,9 +188,24 @@ impl Backlog {
     }
 
     /// Seconds until a line's own waiting requests have started, at the pace that others left it
-    /// of late: whoever has less service than it and comes later goes before it.
+    /// of late: whoever has less service than it and comes later goes before it. At least its
+    /// share by weight of the class's pace is counted on, since few starts say little.
     pub fn own_drain_s(&self, id: LineId) -> f64 {
-        self.lines.get(id.0).map_or(0.0, |line| line.drain.seconds(line.waiting.tokens))
+        let Some(line) = self.lines.get(id.0).filter(|line| line.waiting.requests > 0.0) else {
+            return 0.0;
+        };
+        let same = self.occupied.iter().filter(|index| *index % CLASSES == id.class());
+        let weights: f64 = same.map(|index| self.lines[*index].weight).sum();
+        let due = self.drain.tokens_per_s * line.weight / weights;
+        let tokens_per_s = line.drain.tokens_per_s.max(due);
+        if tokens_per_s > 0.0 { line.waiting.tokens / tokens_per_s } else { 0.0 }
+    }
+
+    /// Whether a line has nothing waiting and no more service than those that do.
+    pub fn is_within_share(&self, id: LineId) -> bool {
+        let Some(line) = self.lines.get(id.0) else { return true };
+        let floor = self.least_served_us(id.class()).unwrap_or(self.now_us[id.class()]);
+        line.waiting.requests == 0.0 && line.served_us <= floor
     }
 
     /// Since when something has waited at every moment.

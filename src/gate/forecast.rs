@@ -21,7 +21,7 @@ use crate::config::Class;
 use crate::engine::{Load, Promise, StepShape};
 
 /// Part of the objective after which an admitted request that still waits goes first.
-const URGENT_FROM: f64 = 0.7;
+const URGENT_FROM: f64 = 0.75;
 /// Part of the objective that may be promised: where it starts, and its bounds.
 const MARGIN_START: f64 = 0.8;
 const MARGIN_MIN: f64 = 0.1;
@@ -31,9 +31,9 @@ const MARGIN_MAX: f64 = 0.95;
 const MARGIN_FACTOR: f64 = 0.97;
 const MARGIN_STEP: f64 = 0.0004;
 /// A queue that was not empty for two objectives is no burst. Its length then only costs time, so
-/// less of it is allowed (after Facebook's variant of CoDel, "Fail at Scale").
+/// less of it is allowed (after Facebook's variant of CoDel, "Fail at Scale") to those who made it.
 const STANDING_OBJECTIVES: u32 = 2;
-const STANDING_SHARE: f64 = 0.6;
+const STANDING_SHARE: f64 = 0.4;
 /// What is waited for goes on being used meanwhile; no less than this part of the rate at which
 /// blocks come back is counted on.
 const RELEASE_SHARE_MIN: f64 = 0.25;
@@ -109,7 +109,7 @@ impl Forecast {
             prefill: Duration::from_secs_f64(prefill_s.min(1e6)),
         };
         if let Some(ttft) = tenant.settings.ttft.filter(|_| !terms.flex) {
-            let allowed_s = self.margin(class, ttft, now) * ttft.as_secs_f64();
+            let allowed_s = self.margin(line, class, ttft, now) * ttft.as_secs_f64();
             if wait_s > allowed_s {
                 return Err(late(outlook, ttft, wait_s - allowed_s));
             }
@@ -190,8 +190,10 @@ impl Forecast {
         self.margins
     }
 
-    fn margin(&self, class: Class, ttft: Duration, now: Time) -> f64 {
-        let stands = |since| now.since(since) > ttft * STANDING_OBJECTIVES;
+    fn margin(&self, line: LineId, class: Class, ttft: Duration, now: Time) -> f64 {
+        let stands = |since| {
+            now.since(since) > ttft * STANDING_OBJECTIVES && !self.backlog.is_within_share(line)
+        };
         let share =
             if self.backlog.occupied_since().is_some_and(stands) { STANDING_SHARE } else { 1.0 };
         self.margins[class as usize] * share

@@ -7,6 +7,8 @@ mod golden;
 mod http;
 mod ledger;
 mod live;
+mod sim;
+mod simulation;
 mod source;
 mod text;
 mod weights;

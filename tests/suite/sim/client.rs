@@ -242,13 +242,14 @@ impl World {
         let settings = &self.setup.tenants[job.wish.tenant as usize];
         let per_1k = settings.ttft_per_1k_tokens.unwrap_or_default();
         let own = per_1k.mul_f64(f64::from(job.wish.prompt_tokens) / 1000.0);
-        let in_time = ttft <= self.setup.ttft_objective + own;
+        let allowed = self.setup.ttft_objective + own;
+        let in_time = ttft <= allowed;
         let ending = Ending {
             ttft,
             in_time,
             good: in_time && tpot <= self.setup.tpot_objective,
             tokens: job.wish.prompt_tokens + attempt.tokens,
-            at: self.clock.now(),
+            allowed,
         };
         self.tally.served(&job.wish, ending);
     }

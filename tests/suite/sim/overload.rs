@@ -17,14 +17,25 @@ pub enum Policy {
     Fifo,
 }
 
-/// A scenario of the scheduling study's device, with a hundred equal tenants or with one that
-/// sends most.
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowded {
+    /// A hundred tenants of the same weight and demand.
+    Equals,
+    /// The first sends 70 % of everything, twenty others of weights 1 to 4 the rest.
+    Hog,
+    /// Twenty tenants of weights 1 to 4 and the same demand.
+    Weighted,
+    /// One alone.
+    Lone,
+}
+
+/// A scenario of the scheduling study's device.
 #[derive(Clone, Debug)]
 pub struct Overload {
     pub seed: u64,
     pub policy: Policy,
-    /// The first tenant sends 70 % of everything, twenty others of weights 1 to 4 the rest.
-    pub hog: bool,
+    pub crowd: Crowded,
     /// Requests a second at load 1.
     pub capacity: f64,
     pub slots: u32,
@@ -37,7 +48,7 @@ impl Overload {
         Self {
             seed,
             policy: Policy::Gate,
-            hog: false,
+            crowd: Crowded::Equals,
             capacity: 50.0,
             slots: 512,
             blocks: 25_000,
@@ -55,13 +66,17 @@ impl Overload {
             tpot: Some(tpot),
             ..TenantSettings::default()
         };
-        let (tenants, crowds) = if self.hog {
-            let weights = (0..21).map(|at| if at == 0 { 1 } else { 1 + at % 4 });
-            let hog = Crowd { tenants: 0..1, rate: 0.7 * self.capacity };
-            let others = Crowd { tenants: 1..21, rate: 0.3 * self.capacity };
-            (weights.map(settings).collect(), vec![hog, others])
-        } else {
-            (vec![settings(1); 100], vec![Crowd { tenants: 0..100, rate: self.capacity }])
+        let even = |tenants: u32| vec![Crowd { tenants: 0..tenants, rate: self.capacity }];
+        let (tenants, crowds) = match self.crowd {
+            Crowded::Equals => (vec![settings(1); 100], even(100)),
+            Crowded::Weighted => ((0..20).map(|at| settings(1 + at % 4)).collect(), even(20)),
+            Crowded::Lone => (vec![settings(1)], even(1)),
+            Crowded::Hog => {
+                let hog = Crowd { tenants: 0..1, rate: 0.7 * self.capacity };
+                let others = Crowd { tenants: 1..21, rate: 0.3 * self.capacity };
+                let weights = std::iter::once(1).chain((1..21).map(|at| 1 + at % 4));
+                (weights.map(settings).collect(), vec![hog, others])
+            }
         };
         let mut sim = device();
         sim.limits.slots_total = self.slots;

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use weir::clock::Time;
-
 use super::traffic::Wish;
 
 /// Prompts above this are the longest tenth of the default lengths, those below `SHORT` the
@@ -19,7 +17,8 @@ pub struct Ending {
     /// Both objectives were met.
     pub good: bool,
     pub tokens: u32,
-    pub at: Time,
+    /// What the objective allowed to the first token.
+    pub allowed: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,11 +36,14 @@ pub struct Counts {
     pub long: (u64, u64),
     pub short: (u64, u64),
     pub ttft_ms: Vec<f32>,
+    /// The same as a part of what was allowed.
+    pub ttft_parts: Vec<f32>,
 }
 
 pub struct Tally {
     pub attempts: u64,
     pub phases: Vec<Counts>,
+    /// Of the last phase alone.
     pub tenants: Vec<Counts>,
 }
 
@@ -56,7 +58,9 @@ impl Tally {
 
     fn each(&mut self, wish: &Wish, note: impl Fn(&mut Counts)) {
         note(&mut self.phases[wish.phase]);
-        note(&mut self.tenants[wish.tenant as usize]);
+        if wish.phase + 1 == self.phases.len() {
+            note(&mut self.tenants[wish.tenant as usize]);
+        }
     }
 
     /// Requests so far.
@@ -93,6 +97,7 @@ impl Tally {
             counts.served += 1;
             counts.late += u64::from(!ending.in_time);
             counts.ttft_ms.push(ending.ttft.as_secs_f32() * 1e3);
+            counts.ttft_parts.push(ending.ttft.div_duration_f32(ending.allowed));
             if ending.good {
                 counts.good += 1;
                 counts.good_tokens += u64::from(ending.tokens);
@@ -119,16 +124,24 @@ impl Counts {
             sum.long = (sum.long.0 + part.long.0, sum.long.1 + part.long.1);
             sum.short = (sum.short.0 + part.short.0, sum.short.1 + part.short.1);
             sum.ttft_ms.extend(&part.ttft_ms);
+            sum.ttft_parts.extend(&part.ttft_parts);
         }
         sum
     }
 
     /// A quantile of the time to first token of what was served, in milliseconds.
-    pub fn ttft_ms(&self, quantile: f64) -> f32 {
-        let mut sorted = self.ttft_ms.clone();
-        sorted.sort_by(f32::total_cmp);
-        let at = (quantile * sorted.len() as f64) as usize;
-        sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    pub fn ttft_ms(&self, at: f64) -> f32 {
+        quantile(&self.ttft_ms, at)
+    }
+
+    /// The same as a part of what was allowed.
+    pub fn ttft_part(&self, at: f64) -> f32 {
+        quantile(&self.ttft_parts, at)
+    }
+
+    /// Requests that were answered within both objectives.
+    pub fn good_share(&self) -> f64 {
+        self.good as f64 / self.offered.max(1) as f64
     }
 
     pub fn late_share(&self) -> f64 {
@@ -140,4 +153,11 @@ impl Counts {
         let share = |(offered, good): (u64, u64)| good as f64 / offered.max(1) as f64;
         share(self.long) / share(self.short).max(1e-9)
     }
+}
+
+fn quantile(values: &[f32], at: f64) -> f32 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let place = (at * sorted.len() as f64) as usize;
+    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }

@@ -1,5 +1,5 @@
 //! Runs of the simulator that are too long for the tests: `cargo bench --bench sim -- overload`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 #[path = "../tests/suite/sim/mod.rs"]
 mod sim;
@@ -19,7 +19,8 @@ fn main() {
     if args.iter().any(|arg| arg == "swarm") {
         swarm(&value);
     } else if args.iter().any(|arg| arg == "overload") {
-        overload(&value, args.iter().any(|arg| arg == "fifo"), args.iter().any(|a| a == "hog"));
+        let fifo = args.iter().any(|arg| arg == "fifo");
+        overload(&value, fifo, args.iter().any(|arg| arg == "hog"));
     }
 }
 

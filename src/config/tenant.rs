@@ -18,6 +18,17 @@ pub enum Class {
     Batch,
 }
 
+impl Class {
+    /// As settings and labels write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Interactive => "interactive",
+            Class::Standard => "standard",
+            Class::Batch => "batch",
+        }
+    }
+}
+
 /// A tenant's settings, checked. `None` is: no bound of its own. The server's own bounds hold for
 /// every tenant, whatever stands here.
 #[derive(Clone, Debug, PartialEq)]

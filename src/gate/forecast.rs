@@ -186,8 +186,9 @@ impl Forecast {
     }
 
     /// For each class, the part of an objective that may be promised now.
-    pub fn margins(&self) -> [f64; 3] {
-        self.margins
+    pub fn margins(&self) -> [(&'static str, f64); 3] {
+        let classes = [Class::Interactive, Class::Standard, Class::Batch];
+        classes.map(|class| (class.name(), self.margins[class as usize]))
     }
 
     fn margin(&self, line: LineId, class: Class, ttft: Duration, now: Time) -> f64 {

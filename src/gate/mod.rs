@@ -261,6 +261,11 @@ impl Gate {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// For each class, by name, the part of a latency objective that is promised now.
+    pub fn promise_margins(&self) -> [(&'static str, f64); 3] {
+        self.core().forecast.margins()
+    }
+
     /// Requests that were admitted and have not been answered in full.
     pub fn open_requests(&self) -> u32 {
         self.core().open_requests

@@ -46,6 +46,7 @@ pub(super) async fn metrics(call: Call) -> Answer {
             && !state.gate.ledger().is_read_only(),
         connections: u32::try_from(state.connections.open()).unwrap_or(u32::MAX),
         tenants: load.tenants,
+        promise_margins: state.gate.promise_margins(),
         prediction_errors: [load.cost.error_p50(), load.cost.error_p95()],
     });
     state.metrics.ledger(&state.gate.ledger().facts());

@@ -137,6 +137,8 @@ pub struct LoadFacts {
     pub connections: u32,
     /// Tenants whose service is remembered.
     pub tenants: u32,
+    /// For each class, the part of an objective that may be promised.
+    pub promise_margins: [(&'static str, f64); 3],
     /// Median and 95th percentile of the recent errors of predicted step times.
     pub prediction_errors: [f64; 2],
 }
@@ -321,6 +323,10 @@ impl Metrics {
         {
             let labels = vec![Label::from_static_parts("state", state)];
             gauge(&self.recorder, "weir_kv_blocks", labels).set(f64::from(blocks));
+        }
+        for (class, margin) in load.promise_margins {
+            let labels = vec![Label::from_static_parts("class", class)];
+            gauge(&self.recorder, "weir_promise_margin_ratio", labels).set(margin);
         }
         self.ours.load(load);
         if let Some(vllm) = &self.vllm {

@@ -108,6 +108,10 @@ pub const METRICS: &[Metric] = &[
     gauge("weir_requests_waiting", "Requests that wait for their first step or were preempted."),
     gauge("weir_waiting_prompt_tokens", "Prompt tokens not yet computed."),
     gauge("weir_tenants_known", "Tenants whose share of the device is remembered."),
+    gauge(
+        "weir_promise_margin_ratio",
+        "Part of a latency objective that is promised at admission, by class; falls when admitted requests are late.",
+    ),
     gauge("weir_kv_blocks", "KV blocks by state: used, cached, free."),
     gauge("weir_kv_blocks_limit", "All KV blocks."),
     gauge("weir_connections_open", "Open connections."),

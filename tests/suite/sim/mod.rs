@@ -1,4 +1,5 @@
 //! The deterministic simulator: gate, ledger, scheduler and clients in one thread, from a seed.
+#![allow(dead_code, reason = "the suite and the bench each use a part of it")]
 
 pub mod books;
 pub mod chance;

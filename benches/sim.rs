@@ -28,14 +28,19 @@ fn main() {
 fn swarm(value: &dyn Fn(&str) -> Option<f64>) {
     let steps = value("steps").unwrap_or(2e6) as u64;
     let first = value("first").unwrap_or(0.0) as u64;
+    let check = value("check").unwrap_or(1.0) as u64;
     let last = value("seeds").map_or(u64::MAX, |seeds| first + seeds as u64);
     let (mut total, mut seed) = (swarm::Outcome::default(), first);
     let began = Instant::now();
     let mut told = Instant::now();
     while total.steps < steps && seed < last {
-        let one = swarm::run(seed);
+        let one = swarm::run_checked(seed, check);
         if seed.is_multiple_of(20) {
-            assert_eq!(swarm::run(seed), one, "SEED={seed}: the same seed, another run");
+            assert_eq!(
+                swarm::run_checked(seed, check),
+                one,
+                "SEED={seed}: the same seed, another run"
+            );
         }
         total.steps += one.steps;
         total.requests += one.requests;

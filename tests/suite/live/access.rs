@@ -286,7 +286,7 @@ fn every_route_refuses_every_key_that_it_should() {
     }
     // Enough of both to know that the loops have run.
     assert!(asked > 10_000 && let_in > 20, "{asked} {let_in}");
-    println!("{asked} requests, of which {let_in} had the right key");
+    eprintln!("{asked} requests, of which {let_in} had the right key");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn client(address: SocketAddr, number: usize, seen: &Seen) {
     let mut turn = number;
     while !seen.stop.load(Ordering::Relaxed) {
         turn += 1;
-        let stream = turn % 2 == 0;
+        let stream = turn.is_multiple_of(2);
         let tokens = 1 + turn * 7 % 60;
         let body = format!(
             "{{\"prompt\": \"hello\", \"max_tokens\": {tokens}, \"stream\": {stream}, \
@@ -191,7 +191,7 @@ fn a_roll_under_load_fails_no_request() {
     balancer.stop.store(true, Ordering::Relaxed);
     let (answered, retried) =
         (seen.answered.load(Ordering::Relaxed), seen.retried.load(Ordering::Relaxed));
-    println!(
+    eprintln!(
         "{rolls} rolls: {answered} requests, {retried} retries; not ready after {ready_for:?}, \
          ended after {lived:?}"
     );

@@ -154,7 +154,7 @@ fn reloads_under_load_fail_nobody_and_revocations_hold_within_a_second() {
     });
     assert_eq!(*load.failures.lock().unwrap(), Vec::<String>::new());
     let answered = load.answered.load(Ordering::Relaxed);
-    println!("{reloads} reloads ({refused} refused), {answered} requests, revoked in {slowest:?}");
+    eprintln!("{reloads} reloads ({refused} refused), {answered} requests, revoked in {slowest:?}");
     assert!(answered > reloads, "there was load: {answered}");
     assert!(slowest <= REVOKED_WITHIN, "revoked after {slowest:?}");
     assert_eq!(server.metric(&admin, &format!("{COUNTER}\"refused\"}}")), refused);

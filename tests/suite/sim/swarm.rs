@@ -27,8 +27,16 @@ pub struct Outcome {
 /// # Panics
 /// With the seed in the message, when an invariant is broken.
 pub fn run(seed: u64) -> Outcome {
+    run_checked(seed, 1)
+}
+
+/// As [`run`], with counters recomputed after one turn of so many.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_checked(seed: u64, check_every: u64) -> Outcome {
     let run = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(setup(seed));
+        let mut world = World::new(Setup { check_every, ..setup(seed) });
         world.run();
         Outcome {
             steps: world.steps,

@@ -7,6 +7,7 @@ mod golden;
 mod http;
 mod ledger;
 mod live;
+mod rng;
 mod sim;
 mod simulation;
 mod source;

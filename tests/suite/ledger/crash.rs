@@ -13,28 +13,13 @@ use weir::gate::budget::{HoldId, Progress, WorstCase};
 use weir::gate::calendar::Day;
 use weir::gate::ledger::{CHECKPOINT_TOKENS, DiskFaults, Ledger, SimDisk};
 
+use crate::rng::Rng;
+
 const CASES: u64 = 2000;
 const LIVES: u32 = 3;
 const TENANTS: usize = 4;
 /// Tokens that a crash may leave uncharged of a request that had started before the last commit.
 const TAIL_TOKENS: u64 = 32;
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// A request, as only its client and this test know it.
 struct Request {

@@ -18,6 +18,8 @@ use weir::gate::ledger::{DiskFaults, Ledger, SimDisk};
 use weir::gate::{Demand, Gate, Permit, Refusal, Rosters, Tenant, Terms, Used};
 use weir::ids::{RequestId, TokenId};
 
+use crate::rng::Rng;
+
 const REQUESTS: u64 = 100_000;
 /// 1235: with two steps in flight, a preempted request was started again before the token that it
 /// had been sampling came back.
@@ -28,23 +30,6 @@ const EOS: TokenId = TokenId(7);
 const UNIX_START_S: u64 = 1_795_996_680;
 /// Calendar seconds for each second of the device, so that windows come and go.
 const HASTE: u64 = 60;
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// One prompt that runs.
 struct Run {

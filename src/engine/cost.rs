@@ -86,6 +86,8 @@ const STREAK: usize = 8;
 const DOUBT: f64 = 4.0;
 /// The same factor, up to this ratio.
 const STREAK_SPREAD: f64 = 1.5;
+/// No bound of a price's variance is outside of this, in square seconds.
+const VARIANCE_BOUND_S2: std::ops::Range<f64> = 1e-18..1e6;
 /// Samples before the model is warm, and samples that each kind of row must be in.
 const WARM_SAMPLES: u32 = 32;
 const WARM_SAMPLES_OF_KIND: u32 = 4;
@@ -294,7 +296,9 @@ impl CostLearner {
     fn rescale(&mut self) {
         let factor = self.streak[self.streak_len.min(STREAK) / 2];
         self.theta.iter_mut().for_each(|theta| *theta *= factor);
-        self.variance_max *= (factor * factor).max(1.0);
+        // Both ways: of a device whose pace goes up and down the bound would only grow.
+        let bound = self.variance_max * factor * factor;
+        self.variance_max = bound.clamp(VARIANCE_BOUND_S2.start, VARIANCE_BOUND_S2.end);
         // Nor is it known how well each of them followed.
         self.doubt(factor * factor);
         self.streak_len = 0;
@@ -391,6 +395,7 @@ impl CostLearner {
         if self.samples < WARM_SAMPLES || !kinds {
             return;
         }
+        assert!(self.theta.iter().all(|theta| theta.is_finite()), "prices are numbers");
         let price = |i: usize| self.theta[i] / SCALES[i];
         let (error_p50, error_p95) = self.errors.quantiles();
         self.model = CostModel {

@@ -145,3 +145,17 @@ fn a_cold_model_prices_a_generated_token_as_two_of_a_prompt() {
     assert!(!model.is_warm());
     assert_eq!(model.decode_us(7), model.prefill_us(2, 9));
 }
+
+/// A device that was slowed down and sped up by large factors again and again made the bound of
+/// the variances grow each time it slowed down, until prices were no numbers any more.
+#[test]
+fn a_pace_that_goes_up_and_down_for_ever_leaves_prices_that_are_numbers() {
+    let (mut learner, mut rng) = (CostLearner::new(), Rng(11));
+    for round in 0..400 {
+        run(&mut learner, &mut rng, 40, if round % 2 == 0 { 1.0 } else { 90.0 });
+    }
+    let shape = shape(&mut rng);
+    let predicted = learner.model().predict(&shape).as_secs_f64();
+    let ratio = predicted / (TRUE.step_s(&shape) * 90.0);
+    assert!((0.3..3.0).contains(&ratio), "{ratio}");
+}

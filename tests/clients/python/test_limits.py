@@ -206,6 +206,37 @@ def test_a_full_queue_is_503_and_bounded(start):
     waiting.join()
 
 
+def test_a_predicted_late_answer_is_refused_with_its_wait(limited):
+    slow = ("--sim-step-us", "5000", "--max-num-seqs", "1")
+    server = limited("ttft-objective-ms = 200\n", *slow)
+    long = {"max_tokens": 200, "extra_body": {"ignore_eos": True}}
+    # The gate learns how long answers are from those that have ended.
+    for _ in range(4):
+        Client(server).ask(**long)
+    before = attempts(server)
+    flex = []
+    ask_flex = lambda: flex.append(Client(server).ask(**long, service_tier="flex"))
+    thread = threading.Thread(target=ask_flex)
+    thread.start()
+    outcomes = crowd(server, 20, **long)
+    thread.join()
+    assert flex[0].usage.completion_tokens == 200, "flex waits without a promise"
+    errors = [error for _, error in outcomes if isinstance(error, openai.APIError)]
+    assert errors, "one at a time, not all of them can be answered within the SDK's retries"
+    for error in errors:
+        assert isinstance(error, openai.InternalServerError)
+        # `late`: it was admitted, and then its first token could not be in time.
+        assert (error.status_code, error.type) == (503, "server_error")
+        assert error.code in ("predicted_late", "late")
+        assert error.response.headers["x-should-retry"] == "true"
+    assert "predicted_late" in [error.code for error in errors]
+    for client, _ in outcomes:
+        assert len(client.answers) <= ATTEMPTS_MAX
+        client.check_waits()
+    assert attempts(server) - before <= 20 * ATTEMPTS_MAX + 1
+    assert total(server, "weir_refusals_total", code="predicted_late") > 0
+
+
 def test_the_operator_reads_usage_beside_the_server(limited, tmp_path):
     server = limited("tokens-per-day = 100000\n")
     used = sum(Client(server).ask(max_tokens=n).usage.total_tokens for n in (3, 30, 300))

@@ -22,6 +22,8 @@ use crate::engine::{Load, Promise, StepShape};
 
 /// Part of the objective after which an admitted request that still waits goes first.
 const URGENT_FROM: f64 = 0.75;
+/// Part of the objective at most by which a start is promised earlier.
+const EXCESS_MAX: f64 = 0.25;
 /// Part of the objective that may be promised: where it starts, and its bounds.
 const MARGIN_START: f64 = 0.8;
 const MARGIN_MIN: f64 = 0.1;
@@ -54,8 +56,10 @@ pub(super) struct Forecast {
 pub(super) struct Outlook {
     /// Until its first step.
     pub wait: Duration,
-    /// Of its prompt.
+    /// Of its prompt, to the end of the step that ends it.
     pub prefill: Duration,
+    /// Of a step.
+    pub step: Duration,
 }
 
 /// An admitted prompt, as the forecast knows it.
@@ -107,6 +111,7 @@ impl Forecast {
         let outlook = Outlook {
             wait: Duration::from_secs_f64(wait_s),
             prefill: Duration::from_secs_f64(prefill_s.min(1e6)),
+            step: Duration::from_secs_f64(load.step_s.clamp(0.0, 1e6)),
         };
         if let Some(ttft) = tenant.settings.ttft.filter(|_| !terms.flex) {
             let allowed_s = self.margin(line, class, ttft, now) * ttft.as_secs_f64();
@@ -219,11 +224,25 @@ pub(super) fn class_of(tenant: &Tenant, terms: Terms) -> Class {
     if terms.flex { Class::Batch } else { tenant.settings.class }
 }
 
-/// What a tenant's objective promises to a request that comes now.
-pub(super) fn promise(tenant: &Tenant, terms: Terms, now: Time) -> Option<Promise> {
-    let ttft = tenant.settings.ttft.filter(|_| !terms.flex)?;
-    let urgent_from = now.plus(ttft.mul_f64(URGENT_FROM));
-    Some(Promise { urgent_from, start_by: now.plus(ttft) })
+/// What a tenant's objective promises to a request that comes now: a start so early that the first
+/// token is in time, whose prompt may take longer than the objective allows it for itself.
+pub(super) fn promise(
+    tenant: &Tenant,
+    terms: Terms,
+    outlook: Outlook,
+    prompt_tokens: u64,
+    now: Time,
+) -> Option<Promise> {
+    let settings = &tenant.settings;
+    let ttft = settings.ttft.filter(|_| !terms.flex)?;
+    let own = match settings.ttft_per_1k_tokens {
+        Some(per_1k) => per_1k.mul_f64(prompt_tokens as f64 / 1000.0),
+        None => outlook.prefill.saturating_sub(outlook.step),
+    };
+    let excess = outlook.prefill.saturating_sub(own).min(ttft.mul_f64(EXCESS_MAX));
+    let start_in = ttft - excess;
+    let urgent_from = now.plus(start_in.mul_f64(URGENT_FROM));
+    Some(Promise { urgent_from, start_by: now.plus(start_in) })
 }
 
 fn late(outlook: Outlook, objective: Duration, excess_s: f64) -> Refusal {
@@ -267,9 +286,9 @@ fn blocks_wait_s(ahead: Work, load: &Load) -> f64 {
     lacking / (released_per_s - taken_per_s).max(released_per_s * RELEASE_SHARE_MIN)
 }
 
-/// Seconds until there are slots for the requests ahead.
+/// Seconds until there are slots for the requests ahead and one more.
 fn slots_wait_s(ahead: Work, load: &Load) -> f64 {
-    let lacking = ahead.requests - f64::from(load.slots_free);
+    let lacking = ahead.requests + 1.0 - f64::from(load.slots_free);
     let rate = load.slots_released_per_s;
     if lacking > 0.0 && rate > 0.0 { lacking / rate } else { 0.0 }
 }

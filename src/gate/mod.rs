@@ -247,7 +247,7 @@ impl Gate {
             permits,
             class: forecast::class_of(tenant, terms),
             predicted_ttft: outlook.ttft(),
-            promise: forecast::promise(tenant, terms, now.at),
+            promise: forecast::promise(tenant, terms, outlook, tokens, now.at),
         })
     }
 
